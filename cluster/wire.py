@@ -1,0 +1,89 @@
+"""Messages as bytes: a JSON header for scalars and shapes, then the arrays' raw memory.
+
+No pickle: whoever can reach the redis port must not be able to run code on our machines.
+"""
+
+import json
+import math
+import struct
+from typing import Any
+
+import numpy as np
+
+VERSION = 1
+MAX_BYTES = 1 << 30  # a task of a 250-million-parameter policy
+_PREFIX = struct.Struct("<4sHI")  # magic, version, bytes of header
+_MAGIC = b"evo\0"
+_DTYPES = {"<f4", "<f8", "<i8", "<i4", "|b1"}
+
+
+class MessageError(ValueError):
+    """Bytes that are not a message of ours."""
+
+
+def pack(message: dict[str, Any]) -> bytes:
+    """Encode a flat dict of JSON values and NumPy arrays.
+
+    Raises:
+        TypeError: a value that is neither.
+    """
+    header: dict[str, Any] = {}
+    arrays: dict[str, list[Any]] = {}
+    buffers: list[bytes] = []
+    for name, value in message.items():
+        if isinstance(value, np.ndarray):
+            if value.dtype.str not in _DTYPES:
+                raise TypeError(f"{name} has dtype {value.dtype}, the wire carries {_DTYPES}")
+            arrays[name] = [value.dtype.str, *value.shape]
+            buffers.append(np.ascontiguousarray(value).tobytes())
+        else:
+            header[name] = value
+    head = json.dumps([header, arrays]).encode()
+    return b"".join([_PREFIX.pack(_MAGIC, VERSION, len(head)), head, *buffers])
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """Decode what ``pack`` wrote; arrays are read-only views of ``data``.
+
+    Raises:
+        MessageError: anything else, with the reason.
+    """
+    if not _PREFIX.size <= len(data) <= MAX_BYTES:
+        raise MessageError(f"{len(data)} bytes are too few or too many for a message")
+    magic, version, size = _PREFIX.unpack_from(data)
+    if magic != _MAGIC:
+        raise MessageError("the bytes do not begin as a message of ours does")
+    if version != VERSION:
+        raise MessageError(f"message version {version}, this program speaks {VERSION}")
+    at = _PREFIX.size + size
+    message, arrays = _header(data[_PREFIX.size : at], size)
+    for name, description in arrays.items():
+        dtype, shape = _array_type(name, description)
+        count = math.prod(shape)
+        end = at + count * dtype.itemsize
+        if end > len(data):
+            raise MessageError(f"array {name!r} is cut off")
+        message[name] = np.frombuffer(data, dtype, count, at).reshape(shape)
+        at = end
+    if at != len(data):
+        raise MessageError(f"{len(data) - at} bytes too many behind the last array")
+    return message
+
+
+def _header(data: bytes, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        header, arrays = json.loads(data)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise MessageError(f"the header is not readable: {error}") from error
+    if len(data) != size or not isinstance(header, dict) or not isinstance(arrays, dict):
+        raise MessageError("the header is cut off or of the wrong form")
+    return header, arrays
+
+
+def _array_type(name: str, description: Any) -> tuple[np.dtype, list[int]]:
+    if not isinstance(description, list) or not description or description[0] not in _DTYPES:
+        raise MessageError(f"array {name!r} has no dtype that the wire carries")
+    dtype, *shape = description
+    if not all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape) or len(shape) > 8:
+        raise MessageError(f"array {name!r} has the impossible shape {shape}")
+    return np.dtype(dtype), shape

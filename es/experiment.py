@@ -1,0 +1,292 @@
+"""OpenAI's Evolution Strategies: python es/experiment.py with lander"""
+
+import logging
+import secrets
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sacred.run import Run
+
+from cluster.clients import AnotherHeadError
+from cluster.redis_server import ServerError
+from es.config import checked_config
+from evolution.loop import assess, evolve
+from evolution.redis_evaluator import WorkerFailure
+from evolution.show import show_episode
+from evolution.workplace import open_workplace
+from policy.base import Policy
+from store.experiment import ConfigError, RunError, end_on_sigterm, in_one_line, new_experiment
+from store.reader import policy_file, read_policy
+from store.recorder import SacredRecorder
+from utils.log import set_up_logging
+from utils.progress import Progress
+
+ex = new_experiment("ES")
+
+
+@ex.config
+def defaults():
+    author = "unknown"
+
+    # --- the task
+    env_name = "LunarLanderContinuous-v3"  # any Gymnasium id, or package.module:Id-v0
+    engine = "auto"  # auto, envpool (fast), gymnasium (any environment)
+    num_episodes = 1  # played by each candidate; their mean return is its fitness
+    max_ep_length = None  # steps after which an episode is cut off; None: the environment's own
+    env_seed = -1  # -1: fresh episodes for every pair; None: one set per generation; or a number
+    action_scaling = "clip"  # clip: to the bounds; tanh: squash into them; none: as they come
+
+    # --- the policy
+    network = "feedforward"  # feedforward, elman, lstm, or package.module:Name of a torch module
+    network_kwargs = {}  # further arguments, for a module of your own
+    hidden_sizes = [64, 64]  # neurons per hidden layer; [] for none
+    hidden_activation = "tanh"  # none, tanh, relu, lrelu, elu, discrete
+    output_activation = "discrete"  # those, gaussian or gaussian_fixed
+    render = False  # show an episode in a window whenever a policy is saved; needs a display
+    sleep = 0.01  # seconds between two steps shown
+    force_cpu = False  # keep a torch module of your own on the CPU although there is CUDA
+    load_from = None  # begin with a saved policy: path of a .model file, or a run id under runs/
+
+    # --- the algorithm (Salimans et al. 2017)
+    pop_size = 50  # candidates per generation, both members of each antithetic pair counted
+    num_generations = 1000
+    stop_fitness = None  # stop when "current fitness", averaged over 10 generations, reaches it
+    sigma = 0.02  # standard deviation of the perturbations of theta
+    optimizer = "Adam"  # of torch.optim
+    lr = 0.005  # its step size
+    l2coeff = 0.005  # its weight decay
+    adam_beta1 = 0.9
+    adam_beta2 = 0.999
+    adam_epsilon = 1e-8
+    noise_size = 25_000_000  # floats in the table of noise, 4 bytes each, one table per machine
+    noise_seed = 123
+
+    # --- what is kept of it
+    eval_episodes = 10  # played by theta itself each generation: "current fitness"
+    final_episodes = 100  # likewise by the last theta
+    num_serializations = 10  # policies saved on the way, beside the first, the best and the last
+
+    # --- who works
+    evaluator = "redis"  # redis: worker processes; local: this process alone
+    redis = None  # URL of a server; None: EVO_REDIS, else run-server's, else one of our own
+    local = True  # False: never start a server and workers here
+    num_workers = None  # to start here; None: one per core
+    min_task_runtime = 0.05  # seconds of work that a worker takes at a time, at least
+
+
+@ex.named_config
+def lander():
+    """Lunar lander, two neurons (18 parameters)."""
+    env_name = "LunarLanderContinuous-v3"
+    hidden_sizes = []
+    output_activation = "none"
+    pop_size = 100
+    num_episodes = 1
+    num_generations = 300
+    lr = 0.1
+    sigma = 0.1
+
+
+@ex.named_config
+def lander_original():
+    """Lunar lander with distributed_es's settings: 20 candidates, 1 episode, very noisy."""
+    env_name = "LunarLanderContinuous-v3"
+    hidden_sizes = []
+    output_activation = "none"
+    action_scaling = "none"
+    pop_size = 20
+    num_generations = 300
+    num_episodes = 1
+    lr = 0.1
+    sigma = 0.1
+
+
+@ex.named_config
+def ant():
+    """MuJoCo's ant, 64-64 tanh with an 11-level output, episodes of 500 steps."""
+    env_name = "Ant-v5"
+    hidden_sizes = [64, 64]
+    hidden_activation = "tanh"
+    output_activation = "discrete"
+    pop_size = 100
+    num_episodes = 1
+    lr = 0.01
+    sigma = 0.1
+    num_generations = 1000
+    max_ep_length = 500
+
+
+@ex.named_config
+def pendulum():
+    """Pendulum swing-up, 64-64 relu."""
+    env_name = "Pendulum-v1"
+    hidden_sizes = [64, 64]
+    hidden_activation = "relu"
+    output_activation = "none"
+    pop_size = 200
+    lr = 0.05
+    sigma = 0.07
+    num_generations = 700
+    num_episodes = 5
+    env_seed = -1
+
+
+@ex.named_config
+def pendulum_lstm():
+    """Pendulum swing-up, LSTM of 16 cells."""
+    env_name = "Pendulum-v1"
+    network = "lstm"
+    hidden_sizes = [16]
+    output_activation = "none"
+    pop_size = 200
+    lr = 0.05
+    sigma = 0.07
+    num_generations = 700
+    num_episodes = 5
+    env_seed = -1
+
+
+@ex.named_config
+def pendulum_partial():
+    """Pendulum whose velocity is hidden, LSTM of 16 cells that must remember."""
+    env_name = "PartiallyObservablePendulum-v0"
+    network = "lstm"
+    hidden_sizes = [16]
+    output_activation = "none"
+    env_seed = -1
+    num_episodes = 5
+    num_generations = 500
+    pop_size = 200
+    lr = 0.05
+    sigma = 0.2
+    l2coeff = 0.0
+
+
+@ex.named_config
+def pendulum_partial_original():
+    """pendulum_partial with distributed_es's settings, whose steps are too small to learn."""
+    env_name = "PartiallyObservablePendulum-v0"
+    network = "lstm"
+    hidden_sizes = [16]
+    output_activation = "none"
+    action_scaling = "none"
+    env_seed = -1
+    num_episodes = 5
+    num_generations = 700
+    pop_size = 50
+    lr = 0.02
+    sigma = 0.02
+    l2coeff = 0.001
+
+
+@ex.named_config
+def cartpole():
+    """Cart-pole, Elman network of 5 neurons (62 parameters)."""
+    env_name = "CartPole-v1"
+    network = "elman"
+    hidden_sizes = [5]
+    output_activation = "none"
+    lr = 0.01
+    sigma = 0.02
+    num_generations = 1000
+    pop_size = 24
+    env_seed = -1
+    num_episodes = 5
+    l2coeff = 0.001
+
+
+@ex.named_config
+def sphere():
+    """The sphere function in 10 dimensions: seconds; for trying things out."""
+    env_name = "Sphere-v0"
+    hidden_sizes = []
+    output_activation = "none"
+    pop_size = 50
+    lr = 0.05
+    sigma = 0.05
+    l2coeff = 0.0
+    num_generations = 100
+
+
+@ex.config_hook
+def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) -> dict:
+    """Refuse a bad config before anything is started."""
+    if command_name == "run":
+        with in_one_line(ConfigError, ValueError, ServerError, AnotherHeadError):
+            checked_config(config)
+    return {}
+
+
+@ex.main
+def run(_run: Run, _config: Mapping[str, Any]) -> float:
+    """Evolve a policy; the result is the mean return of the last one on fresh episodes."""
+    end_on_sigterm()
+    with in_one_line(RunError, ServerError, AnotherHeadError, WorkerFailure):
+        return evolve_policy(_run, _config)
+
+
+def evolve_policy(run: Run, config: Mapping[str, Any]) -> float:
+    """The story of a run."""
+    settings, problem = checked_config(config)
+    run.info.update(problem.described())
+    seeding = settings.seeding()
+    with open_workplace(settings, problem.engine) as workplace, settings.noise_table() as noise:
+        from es.openai_es import OpenAIES  # torch takes seconds: the workers start meanwhile
+
+        policy = problem.make_policy()
+        strategy = OpenAIES(
+            first_theta(policy, config["load_from"], seeding.init()),
+            noise,
+            pop_size=config["pop_size"],
+            sigma=config["sigma"],
+            optimizer=config["optimizer"],
+            lr=config["lr"],
+            l2coeff=config["l2coeff"],
+            betas=(config["adam_beta1"], config["adam_beta2"]),
+            eps=config["adam_epsilon"],
+        )
+        run_id = f"{run._id or 'unobserved'}-{secrets.token_hex(4)}"
+        with (
+            workplace.evaluator(problem, noise, run_id, settings.min_task_runtime) as evaluator,
+            SacredRecorder(run, policy, settings.serialization_period) as recorder,
+            Progress(settings.num_generations, "generation") as progress,
+        ):
+            for generation in evolve(
+                strategy,
+                evaluator,
+                generations=settings.num_generations,
+                episodes=settings.num_episodes,
+                eval_episodes=settings.eval_episodes,
+                seeding=seeding,
+                stop_fitness=settings.stop_fitness,
+            ):
+                recorder.record(generation, strategy.theta)
+                progress.advance(generation.shown())
+                if config["render"] and recorder.is_due(generation.number):
+                    show_episode(problem, generation.theta, config["seed"], config["sleep"])
+            final = assess(
+                strategy.theta,
+                evaluator,
+                number=generation.number + 1,
+                episodes=settings.final_episodes,
+                seeding=seeding,
+            )
+            digest = recorder.finish(final)
+    sys.stdout.write(f"{final.sentence()}\ntheta sha256 {digest}\n")
+    return final.fitness
+
+
+def first_theta(
+    policy: Policy, load_from: str | int | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Where the search begins: float32[num_params]."""
+    if load_from is None:
+        return policy.initial_theta(rng)
+    return policy.theta_from_state_dict(read_policy(policy_file(load_from)))
+
+
+if __name__ == "__main__":
+    set_up_logging()
+    ex.run_commandline()

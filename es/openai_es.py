@@ -1,0 +1,108 @@
+"""Evolution Strategies as in Salimans et al. 2017, arXiv:1703.03864, Algorithm 2."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from evolution.evaluation import Evaluations
+from evolution.noise import NoiseTable, check_room
+from evolution.population import Mirrored, Population
+from evolution.shaping import centered_ranks
+from utils.names import did_you_mean
+
+
+def make_optimizer(
+    name: str, theta: torch.Tensor, *, lr: float, weight_decay: float, **settings: Any
+) -> torch.optim.Optimizer:
+    """An optimizer of ``torch.optim`` that climbs.
+
+    Args:
+        settings: ``betas`` and ``eps``; handed on where the optimizer has them.
+    Raises:
+        ValueError: no optimizer of that name, or one that needs more than a gradient.
+    """
+    known = sorted(n for n in torch.optim.__all__ if n[0].isupper() and n != "Optimizer")
+    cls = getattr(torch.optim, name, None) if name in known else None
+    if cls is None:
+        hint = did_you_mean(name, known)
+        raise ValueError(f"no optimizer {name!r} in torch.optim.{hint} Known: {', '.join(known)}")
+    accepted = cls.__init__.__code__.co_varnames
+    fitting = {key: value for key, value in settings.items() if key in accepted}
+    if "maximize" not in accepted or name == "LBFGS":
+        raise ValueError(f"optimizer {name!r} cannot maximize a plain gradient: choose another")
+    try:
+        return cls([theta], lr=lr, weight_decay=weight_decay, maximize=True, **fitting)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer {name!r}: {error}") from error
+
+
+class OpenAIES:
+    """Follows the rank-shaped gradient estimate of antithetic pairs with a torch optimizer."""
+
+    def __init__(
+        self,
+        theta: np.ndarray,
+        noise: NoiseTable,
+        *,
+        pop_size: int,
+        sigma: float,
+        lr: float,
+        l2coeff: float = 0.005,
+        optimizer: str = "Adam",
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        """Start at ``theta``.
+
+        Args:
+            theta: float32[dim].
+            pop_size: candidates per generation, both members of each pair counted.
+            sigma: standard deviation of the perturbations.
+            l2coeff: weight decay; what the optimizer named does with it.
+        Raises:
+            ValueError: a setting out of range, or a noise table too small for theta.
+        """
+        if pop_size < 2 or pop_size % 2:
+            raise ValueError(f"pop_size={pop_size}: candidates come in pairs, choose 2, 4, 6, …")
+        for name, value in (("sigma", sigma), ("lr", lr)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name}={value}: must be a positive number")
+        if not 0 <= l2coeff < float("inf"):
+            raise ValueError(f"l2coeff={l2coeff}: must be zero or a positive number")
+        check_room(noise.size, len(theta))
+        self._noise, self._pairs, self._sigma = noise, pop_size // 2, sigma
+        self._theta = torch.tensor(theta, dtype=torch.float32)
+        self._optimizer = make_optimizer(
+            optimizer, self._theta, lr=lr, weight_decay=l2coeff, betas=betas, eps=eps
+        )
+
+    @property
+    def theta(self) -> np.ndarray:
+        return self._theta.numpy().copy()
+
+    def ask(self, rng: np.random.Generator) -> Mirrored:
+        theta = self.theta
+        return Mirrored(theta, self._sigma, self._noise.sample(rng, self._pairs, len(theta)))
+
+    def tell(self, population: Population, evaluations: Evaluations) -> dict[str, float]:
+        assert isinstance(population, Mirrored)
+        utilities = centered_ranks(evaluations.fitness).reshape(-1, 2)
+        weights = utilities[:, 0] - utilities[:, 1]  # float32[pairs], how much better + was than -
+        gradient = self._noise.weighted_sum(weights, population.noise_indices, population.dim)
+        gradient /= len(population)
+        before = self._theta.clone()
+        self._theta.grad = torch.from_numpy(gradient)
+        self._optimizer.step()
+        step, norm = torch.linalg.norm(self._theta - before), torch.linalg.norm(before)
+        return {
+            "grad norm": float(np.linalg.norm(gradient)),
+            "update ratio": float(step / norm) if norm > 0 else float("inf"),
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {"theta": self._theta.clone(), "optimizer": self._optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._theta.copy_(state["theta"])
+        self._optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,142 @@
+"""From candidates to fitness: what an evaluator promises, and the one that needs no workers."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from evolution.noise import NoiseTable, check_room
+from evolution.population import Population
+from evolution.problem import Problem
+from evolution.simulator import Simulator
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Candidates and the episodes they play; several parts make the task of a generation.
+
+    Neighbours of a population's ``group`` play the same episodes and are evaluated together:
+    they are a *piece*, the unit of work.
+    """
+
+    population: Population
+    env_seeds: np.ndarray  # int64[pieces, episodes]
+
+    def __post_init__(self) -> None:
+        if self.env_seeds.ndim != 2 or len(self.env_seeds) != self.pieces:
+            raise ValueError(
+                f"env_seeds has shape {self.env_seeds.shape}, {len(self.population)} candidates"
+                f" need ({self.pieces}, episodes)"
+            )
+
+    @property
+    def pieces(self) -> int:
+        return len(self.population) // self.population.group
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluations:
+    """How a population did; row i belongs to candidate i."""
+
+    fitness: np.ndarray  # float32[candidates], mean return over the episodes
+    steps: np.ndarray  # int64[candidates], environment steps, all episodes together
+    worker: np.ndarray  # int64[candidates], who evaluated it; differs from run to run
+    seconds: np.ndarray  # float32[candidates], that it took; differs from run to run
+    episodes: int  # played by each candidate
+
+
+def split(parts: Sequence[Part], *columns: np.ndarray) -> list[Evaluations]:
+    """Cut columns over all candidates of a task into the ``Evaluations`` of its parts.
+
+    Args:
+        columns: fitness, steps, worker, seconds; each one value for every candidate.
+    """
+    ends = np.cumsum([len(part.population) for part in parts])[:-1]
+    cut = zip(*(np.split(column, ends) for column in columns), strict=True)
+    return [
+        Evaluations(fitness, steps, worker, seconds, part.env_seeds.shape[1])
+        for part, (fitness, steps, worker, seconds) in zip(parts, cut, strict=True)
+    ]
+
+
+class Evaluator(Protocol):
+    """Evaluates tasks; for equal tasks of equal problems all evaluators give equal bits."""
+
+    def evaluate(self, parts: Sequence[Part]) -> list[Evaluations]:
+        """Play every episode of every candidate: one ``Evaluations`` for each part."""
+
+    def metrics(self) -> dict[str, float]:
+        """What the evaluator has to say of its last task; never influences the evolution."""
+
+    def __enter__(self) -> "Evaluator": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class PieceRunner:
+    """Evaluates pieces of a task in this process: what workers and the local evaluator share."""
+
+    def __init__(self, problem: Problem, noise: NoiseTable) -> None:
+        engine, policy, decode = problem.build()
+        check_room(noise.size, policy.num_params)
+        self.simulator = Simulator(engine, policy, decode, problem.max_steps)
+        self._noise = noise
+
+    def evaluate(
+        self, parts: Sequence[Part], pieces: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fitness and steps of the candidates of some pieces.
+
+        Args:
+            parts: the task; its pieces are numbered through, part after part.
+            pieces: ascending numbers.
+        Returns:
+            float32[rows] and int64[rows]: the pieces' candidates in that order.
+        """
+        thetas, seeds, start = [], [], 0
+        for part in parts:
+            group = part.population.group
+            mine = [piece - start for piece in pieces if start <= piece < start + part.pieces]
+            start += part.pieces
+            if mine:
+                rows = [piece * group + member for piece in mine for member in range(group)]
+                thetas.append(part.population.thetas(rows, self._noise))
+                seeds += list(np.repeat(part.env_seeds[mine], group, axis=0))
+        episodes = np.array([len(row) for row in seeds])
+        owners = np.repeat(np.arange(len(seeds)), episodes)
+        returns, lengths = self.simulator.play(
+            np.concatenate(thetas), owners, np.concatenate(seeds)
+        )
+        first = np.cumsum(episodes) - episodes
+        fitness = np.add.reduceat(returns, first) / episodes
+        return fitness.astype(np.float32), np.add.reduceat(lengths, first)
+
+    def close(self) -> None:
+        self.simulator.engine.close()
+
+
+class LocalEvaluator:
+    """Evaluates in this process: the reference for all others."""
+
+    def __init__(self, problem: Problem, noise: NoiseTable) -> None:
+        self._runner = PieceRunner(problem, noise)
+
+    def evaluate(self, parts: Sequence[Part]) -> list[Evaluations]:
+        started = time.perf_counter()
+        total = sum(part.pieces for part in parts)
+        fitness, steps = self._runner.evaluate(parts, range(total))
+        share = (time.perf_counter() - started) / len(fitness)
+        worker = np.zeros(len(fitness), np.int64)
+        seconds = np.full(len(fitness), share, np.float32)
+        return split(parts, fitness, steps, worker, seconds)
+
+    def metrics(self) -> dict[str, float]:
+        return {"results skipped": 0.0, "frac. results skipped": 0.0, "time_to_obtain": 0.0}
+
+    def __enter__(self) -> "LocalEvaluator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.close()

@@ -1,0 +1,173 @@
+"""The generation loop that every algorithm shares, and the metrics common to all."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from evolution.evaluation import Evaluations, Evaluator, Part
+from evolution.population import Repeated
+from evolution.seeding import Seeding
+from evolution.strategy import Strategy
+
+STOP_WINDOW = 10  # generations whose mean "current fitness" is compared with stop_fitness
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """What happened in one generation.
+
+    ``theta``, ``current`` and the metric "current fitness" belong together: the theta from which
+    the population was asked, before the update that the population caused.
+    """
+
+    number: int
+    theta: np.ndarray  # float32[dim]
+    population: Evaluations
+    current: Evaluations  # of theta, one episode a row, on seeds never used for training
+    metrics: dict[str, float]
+
+    @property
+    def fitness(self) -> float:
+        """The mean return of theta."""
+        return self.metrics["current fitness"]
+
+    def shown(self) -> dict[str, str]:
+        """What a user wants to see while waiting."""
+        steps = float(self.population.steps.sum() + self.current.steps.sum())
+        return {
+            "fitness": f"{self.fitness:.1f}",
+            "mean": f"{self.metrics['mean fitness']:.1f}",
+            "steps/s": f"{steps / max(self.metrics['time per gen'], 1e-9):,.0f}",
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Final:
+    """How good the last theta of a run is, on fresh episodes."""
+
+    number: int  # of updates that led to it
+    theta: np.ndarray  # float32[dim]
+    current: Evaluations  # one episode a row
+
+    @property
+    def fitness(self) -> float:
+        """The mean return of theta."""
+        return float(self.current.fitness.mean(dtype=np.float64))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {
+            "current fitness": self.fitness,
+            "current fitness ci": confidence_interval(self.current.fitness),
+        }
+
+    def sentence(self) -> str:
+        """The result with its uncertainty."""
+        half = confidence_interval(self.current.fitness)
+        return (
+            f"final fitness {self.fitness:.2f} ± {half:.2f}"
+            f" (95 % confidence, {len(self.current.fitness)} fresh episodes,"
+            f" after {self.number} generations)"
+        )
+
+
+class Totals:
+    """What adds up over the generations of a run."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.steps, self.evaluations, self.best = 0, 0, -np.inf
+
+
+def evolve(
+    strategy: Strategy,
+    evaluator: Evaluator,
+    *,
+    generations: int,
+    episodes: int,
+    eval_episodes: int,
+    seeding: Seeding,
+    stop_fitness: float | None = None,
+) -> Iterator[Generation]:
+    """Run ``generations`` rounds of ask, evaluate, tell; yield after each one.
+
+    The caller owns the ``for``: log, save, stop early or print there.
+
+    Args:
+        episodes: played by each candidate; their mean return is its fitness.
+        eval_episodes: played by theta itself beside its population.
+        stop_fitness: end when "current fitness", averaged over the last 10 generations, is there.
+    """
+    totals = Totals()
+    recent: deque[float] = deque(maxlen=STOP_WINDOW)
+    for number in range(generations):
+        started = time.monotonic()
+        theta = strategy.theta
+        population = strategy.ask(seeding.ask(number))
+        pieces = len(population) // population.group
+        task = [
+            Part(population, seeding.training(number, pieces, episodes)),
+            Part(Repeated(theta, eval_episodes), seeding.evaluation(number, eval_episodes)),
+        ]
+        told, current = evaluator.evaluate(task)
+        diagnostics = strategy.tell(population, told)
+        metrics = {
+            "gen": float(number),
+            **_metrics(theta, told, current, totals),
+            **evaluator.metrics(),
+            **diagnostics,
+            "time per gen": time.monotonic() - started,
+            "total time elapsed": time.monotonic() - totals.started,
+        }
+        yield Generation(number, theta, told, current, metrics)
+        recent.append(metrics["current fitness"])
+        full = len(recent) == STOP_WINDOW
+        if stop_fitness is not None and full and np.mean(recent) >= stop_fitness:
+            return
+
+
+def assess(
+    theta: np.ndarray, evaluator: Evaluator, *, number: int, episodes: int, seeding: Seeding
+) -> Final:
+    """Play fresh episodes with the theta that ``number`` generations led to."""
+    part = Part(Repeated(theta, episodes), seeding.evaluation(number, episodes))
+    return Final(number, theta, evaluator.evaluate([part])[0])
+
+
+def confidence_interval(fitness: np.ndarray) -> float:
+    """Half the width of the normal 95 % confidence interval of the mean; NaN below two values."""
+    if len(fitness) < 2:
+        return float("nan")
+    return float(1.96 * fitness.std(ddof=1, dtype=np.float64) / np.sqrt(len(fitness)))
+
+
+def _metrics(
+    theta: np.ndarray, told: Evaluations, current: Evaluations, totals: Totals
+) -> dict[str, float]:
+    fitness = told.fitness.astype(np.float64)
+    current_fitness = float(current.fitness.mean(dtype=np.float64))
+    totals.steps += int(told.steps.sum() + current.steps.sum())
+    totals.evaluations += len(fitness)
+    totals.best = max(totals.best, float(fitness.max()))
+    workers, used = np.unique(np.concatenate([told.worker, current.worker]), return_counts=True)
+    return {
+        "current fitness": current_fitness,
+        "current fitness ci": confidence_interval(current.fitness),
+        "mean fitness": float(fitness.mean()),
+        "best fitness": float(fitness.max()),
+        "overall best fitness": totals.best,
+        "fitness st.dev": float(fitness.std()),
+        "success rate": float((fitness > current_fitness).mean()),
+        "mean episode length": float(told.steps.mean() / told.episodes),
+        "mean steps per eval": float(told.steps.mean()),
+        "total sim steps": float(totals.steps),
+        "total fitness evals": float(totals.evaluations),
+        "norm": float(np.linalg.norm(theta)),
+        "genome length": float(len(theta)),
+        "num unique workers": float(len(workers)),
+        "worker used times": float(used.mean()),
+        "time_to_eval": float(told.seconds.mean()),
+    }

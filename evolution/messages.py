@@ -1,0 +1,101 @@
+"""What heads and workers say to each other: runs, tasks and results as checked messages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cluster.wire import MessageError
+from evolution.evaluation import Part
+from evolution.noise import NoiseTable
+from evolution.population import from_fields, to_fields
+from evolution.problem import Problem
+
+RESULT, FAILURE, REFUSAL = "result", "failure", "refusal"
+
+
+def run_spec(problem: Problem, noise: NoiseTable) -> dict[str, Any]:
+    """What a worker must know to serve a run."""
+    return {
+        "problem": problem.to_json(),
+        "noise_size": noise.size,
+        "noise_seed": noise.seed,
+        "noise_fingerprint": noise.fingerprint,
+    }
+
+
+def task_fields(parts: Sequence[Part], share: int, min_seconds: float) -> dict[str, Any]:
+    """A task as wire fields.
+
+    Args:
+        share: a worker takes one ``share``-th of the tickets that are left, …
+        min_seconds: … or as many as last about so long, if that is more.
+    """
+    fields: dict[str, Any] = {"parts": len(parts), "share": share, "min_seconds": min_seconds}
+    for i, part in enumerate(parts):
+        named = {**to_fields(part.population), "env_seeds": np.ascontiguousarray(part.env_seeds)}
+        fields |= {f"{i}.{name}": value for name, value in named.items()}
+    return fields
+
+
+def task_parts(message: dict[str, Any]) -> list[Part]:
+    """The parts that ``task_fields`` wrote.
+
+    Raises:
+        MessageError: fields that are missing or do not fit together.
+    """
+    try:
+        return [_part(message, f"{i}.") for i in range(int(message["parts"]))]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise MessageError(f"no task: {error}") from error
+
+
+def _part(message: dict[str, Any], prefix: str) -> Part:
+    own = {k.removeprefix(prefix): v for k, v in message.items() if k.startswith(prefix)}
+    return Part(from_fields(own), own["env_seeds"])
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A worker's answer: one row per candidate of its pieces, in order."""
+
+    pieces: np.ndarray  # int64[pieces], ascending
+    fitness: np.ndarray  # float32[rows]
+    steps: np.ndarray  # int64[rows]
+    seconds: float  # spent on all of them
+    waited: float  # seconds between the last answer and these tickets
+
+    def to_fields(self, task: int) -> dict[str, Any]:
+        return {"kind": RESULT, "task": task, **vars(self)}
+
+    @classmethod
+    def from_fields(cls, message: dict[str, Any], group_of: np.ndarray) -> "Rows":
+        """Check and read an answer.
+
+        Args:
+            group_of: int64[pieces of the task], candidates in each piece.
+        Raises:
+            MessageError: what is wrong with it.
+        """
+        try:
+            rows = cls(**{name: message[name] for name in cls.__dataclass_fields__})
+        except KeyError as error:
+            raise MessageError(f"a result without {error}") from error
+        for name, dtype in (("pieces", "<i8"), ("fitness", "<f4"), ("steps", "<i8")):
+            array = getattr(rows, name)
+            if not isinstance(array, np.ndarray) or array.dtype.str != dtype or array.ndim != 1:
+                raise MessageError(f"{name} must be a {dtype} vector")
+        if not all(isinstance(value, int | float) for value in (rows.seconds, rows.waited)):
+            raise MessageError("seconds and waited must be numbers")
+        pieces = rows.pieces
+        if not len(pieces) or pieces.min() < 0 or pieces.max() >= len(group_of):
+            raise MessageError(f"pieces out of range: {pieces[:5]}")
+        if (np.diff(pieces) <= 0).any():
+            raise MessageError("pieces must ascend")
+        count = int(group_of[pieces].sum())
+        if len(rows.fitness) != count or len(rows.steps) != count:
+            raise MessageError(f"{len(rows.fitness)} rows for {count} candidates")
+        if not np.isfinite(rows.fitness).all() or (rows.steps < 1).any():
+            raise MessageError("a fitness that is not finite, or an episode without a step")
+        return rows

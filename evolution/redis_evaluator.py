@@ -1,0 +1,235 @@
+"""An evaluator whose workers are anywhere: it posts tickets and gathers rows."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import redis
+
+from cluster.clients import HeadClient, Keys, workers_alive
+from cluster.wire import MessageError
+from evolution.evaluation import Evaluations, Part, split
+from evolution.messages import FAILURE, REFUSAL, Rows, run_spec, task_fields
+from evolution.noise import NoiseTable
+from evolution.problem import Problem
+
+log = logging.getLogger(__name__)
+
+TICK = 1.0  # seconds between looks around while no results come
+PATIENCE = 10.0  # seconds of silence at least, before lost tickets are posted again
+SHARES = 2  # a worker takes 1/(SHARES·workers) of what is left: large first, small at the end
+BEAT_SECONDS = 1.5
+
+
+class WorkerFailure(RuntimeError):
+    """A worker could not evaluate a candidate; says what the worker said."""
+
+
+class RedisEvaluator:
+    """Evaluates on every worker that listens at a server.
+
+    Which worker does what, and when workers come and go, changes nothing in the result: all
+    randomness is in the populations and the seeds, and a piece that is answered twice counts once.
+    """
+
+    def __init__(
+        self,
+        server: redis.Redis,
+        problem: Problem,
+        noise: NoiseTable,
+        *,
+        run_id: str,
+        keys: Keys | None = None,
+        min_seconds: float = 0.05,
+        watch: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Become the head of the server's workers and declare the run.
+
+        Args:
+            run_id: letters, digits, '_', '.' and '-'; no other run of this server has had it.
+            min_seconds: a worker takes so much work at a time, if there is.
+            watch: called while nothing comes; raises if waiting has become pointless.
+        Raises:
+            AnotherHeadError: somebody else is the head here.
+        """
+        self._server, self._watch, self._min_seconds = server, watch, min_seconds
+        self._keys = keys or Keys()
+        self._client = HeadClient(server, run_id, self._keys)
+        self._client.lead()
+        self._client.post_run(run_spec(problem, noise))
+        self._run_id, self._number = run_id, -1
+        self._workers: dict[str, int] = {}  # name: number
+        self._active = 1
+        self._counts = _Counts()
+        self._slowest = self._rate = 0.0
+        self._closed = threading.Event()
+        self._beats = threading.Thread(target=self._beat, name="head heartbeat", daemon=True)
+        self._beats.start()
+
+    def evaluate(self, parts: Sequence[Part]) -> list[Evaluations]:
+        """See ``Evaluator``.
+
+        Raises:
+            WorkerFailure: a worker reported an error of the environment or the policy.
+        """
+        self._number += 1
+        started = time.monotonic()
+        self._counts = _Counts()
+        gathered = _Gathered(parts)
+        share = SHARES * self._active
+        fields = task_fields(parts, share, self._min_seconds)
+        self._client.post_task(self._number, fields, len(gathered.group_of))
+        silence = _Silence()
+        for message in self._client.results(TICK):
+            if message is None:
+                self._look_around(gathered, silence)
+                continue
+            if self._accept(message, gathered):
+                silence = _Silence()
+            if not gathered.missing:
+                break
+        self._active = len(np.unique(gathered.worker))
+        self._counts.waited = gathered.waited
+        self._rate = float(gathered.steps.sum()) / (time.monotonic() - started)
+        return split(parts, gathered.fitness, gathered.steps, gathered.worker, gathered.seconds)
+
+    def metrics(self) -> dict[str, float]:
+        counts = self._counts
+        return {
+            "results skipped": float(counts.skipped),
+            "frac. results skipped": counts.skipped / max(1, counts.skipped + counts.used),
+            "messages rejected": float(counts.rejected),
+            "time_to_obtain": counts.waited,
+        }
+
+    def _accept(self, message: dict[str, Any] | MessageError, gathered: "_Gathered") -> bool:
+        """Take in one answer; true if it brought something new."""
+        try:
+            if isinstance(message, MessageError):
+                raise message
+            kind, worker = message.get("kind"), str(message.get("worker"))
+            if kind == REFUSAL:
+                log.warning("worker %s cannot serve this run: %s", worker, message.get("reason"))
+                return False
+            if message.get("run") != self._run_id or message.get("task") != self._number:
+                self._counts.skipped += len(message.get("fitness", ()))
+                return False
+            if kind == FAILURE:
+                raise WorkerFailure(f"worker {worker}: {message.get('reason')}")
+            rows = Rows.from_fields(message, gathered.group_of)
+        except MessageError as error:
+            self._counts.rejected += 1
+            log.warning("dropped a message: %s", error)
+            return False
+        number = self._workers.setdefault(worker, len(self._workers) + 1)
+        new = gathered.fill(rows, number)
+        self._counts.used += new
+        self._counts.skipped += len(rows.fitness) - new
+        self._slowest = max(self._slowest, rows.seconds)
+        return new > 0
+
+    def _look_around(self, gathered: "_Gathered", silence: "_Silence") -> None:
+        """Nothing came for a tick: say why, and post again what seems lost."""
+        self._watch()
+        alive = workers_alive(self._server, self._keys)
+        if not alive and silence.should_speak():
+            log.warning(
+                "waiting for %d s: no worker is here; start some with"
+                " 'python es/worker.py start-workers --num_workers=N'",
+                silence.seconds(),
+            )
+        patience = max(PATIENCE, 5 * self._slowest)
+        if silence.seconds_since_post() < patience or self._client.tickets_left():
+            return
+        log.warning(
+            "silent for %.0f s: asking again for %d pieces", patience, len(gathered.missing)
+        )
+        self._client.repost(self._number, sorted(gathered.missing))
+        silence.posted()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(BEAT_SECONDS):
+            try:
+                self._client.beat(max(self._number, 0), self._rate)
+            except redis.RedisError as error:
+                log.warning("the redis server does not answer: %s", error)
+
+    def __enter__(self) -> "RedisEvaluator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._beats.join()
+        try:
+            self._client.close()
+        except redis.RedisError as error:
+            log.warning("could not tidy up at the redis server: %s", error)
+
+
+class _Gathered:
+    """Rows of a task, filled in as they arrive."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        groups = [np.full(p.pieces, p.population.group, np.int64) for p in parts]
+        self.group_of = np.concatenate(groups)
+        self._first = np.cumsum(self.group_of) - self.group_of
+        rows = int(self.group_of.sum())
+        self.fitness, self.steps = np.empty(rows, np.float32), np.empty(rows, np.int64)
+        self.worker, self.seconds = np.empty(rows, np.int64), np.empty(rows, np.float32)
+        self.missing = set(range(len(self.group_of)))
+        self._waits: list[float] = []
+
+    @property
+    def waited(self) -> float:
+        """Mean seconds that workers waited for their tickets."""
+        return float(np.mean(self._waits)) if self._waits else 0.0
+
+    def fill(self, rows: Rows, worker: int) -> int:
+        """Write down what is new; returns how many candidates that were."""
+        new, at = 0, 0
+        share = rows.seconds / len(rows.fitness)
+        for piece in rows.pieces.tolist():
+            group = int(self.group_of[piece])
+            source, at = slice(at, at + group), at + group
+            if piece not in self.missing:
+                continue  # answered twice after it was posted again
+            self.missing.remove(piece)
+            target = slice(self._first[piece], self._first[piece] + group)
+            self.fitness[target] = rows.fitness[source]
+            self.steps[target] = rows.steps[source]
+            self.worker[target], self.seconds[target] = worker, share
+            new += group
+        if new:
+            self._waits.append(rows.waited)
+        return new
+
+
+class _Counts:
+    def __init__(self) -> None:
+        self.used, self.skipped, self.rejected, self.waited = 0, 0, 0, 0.0
+
+
+class _Silence:
+    """How long nothing has come, and what was done about it."""
+
+    def __init__(self) -> None:
+        self._since = self._post = self._spoke = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._since
+
+    def seconds_since_post(self) -> float:
+        return time.monotonic() - self._post
+
+    def posted(self) -> None:
+        self._post = time.monotonic()
+
+    def should_speak(self) -> bool:
+        """True every few seconds."""
+        if time.monotonic() - self._spoke < 3:
+            return False
+        self._spoke = time.monotonic()
+        return True

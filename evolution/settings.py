@@ -1,0 +1,93 @@
+"""The settings that every algorithm shares, checked at the door."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from evolution.noise import NoiseTable
+from evolution.seeding import Seeding
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run does beside its algorithm; field names are config keys."""
+
+    seed: int
+    env_seed: int | None
+    num_generations: int
+    num_episodes: int
+    eval_episodes: int
+    final_episodes: int
+    num_serializations: int
+    stop_fitness: float | None
+    evaluator: str
+    redis: str | None
+    local: bool
+    num_workers: int
+    min_task_runtime: float
+    noise_size: int
+    noise_seed: int
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "RunSettings":
+        """Pick the shared settings out of an experiment's config.
+
+        Raises:
+            ValueError: a value of the wrong type or out of range, with what would be right.
+        """
+        values = {field.name: config[field.name] for field in fields(cls)}
+        if values["num_workers"] is None:
+            values["num_workers"] = available_cores()
+        for name, least in (
+            ("num_generations", 1),
+            ("num_episodes", 1),
+            ("eval_episodes", 1),
+            ("final_episodes", 2),
+            ("num_serializations", 1),
+            ("num_workers", 1),
+            ("noise_size", 1),
+            ("noise_seed", 0),
+        ):
+            whole_number(name, values[name], least)
+        if values["env_seed"] is not None:
+            whole_number("env_seed", values["env_seed"], -1)
+        number("min_task_runtime", values["min_task_runtime"])
+        if values["stop_fitness"] is not None:
+            number("stop_fitness", values["stop_fitness"], least=None)
+        settings = cls(**values)
+        settings.seeding()
+        return settings
+
+    def seeding(self) -> Seeding:
+        return Seeding(self.seed, self.env_seed)
+
+    def noise_table(self) -> NoiseTable:
+        return NoiseTable(self.noise_size, self.noise_seed)
+
+    @property
+    def serialization_period(self) -> int:
+        """Generations from one saved policy to the next."""
+        return max(self.num_generations // self.num_serializations, 1)
+
+
+def whole_number(name: str, value: Any, least: int) -> None:
+    """Refuse anything but an int of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}={value!r}: must be a whole number, {least} or more")
+
+
+def number(name: str, value: Any, least: float | None = 0.0) -> None:
+    """Refuse anything but a number of at least ``least``."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool)
+    if not fits or math.isnan(value) or (least is not None and value < least):
+        bound = "" if least is None else f", {least:g} or more"
+        raise ValueError(f"{name}={value!r}: must be a number{bound}")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,141 @@
+"""Candidates × episodes, played side by side in one process."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from env.engines import VectorEngine
+from policy.base import Policy
+
+# Lanes that step together. More share the fixed cost of a step call between them, fewer keep
+# their parameters in the cache: 64 was the best for the small networks of this field.
+LANES = 64
+# A batch's parameters stay below this, whatever the policy's size.
+MAX_THETA_BYTES = 1 << 28
+
+
+class EpisodeError(RuntimeError):
+    """An episode whose return is not a number."""
+
+
+class Simulator:
+    """A policy and an engine, kept for a whole run; plays any number of episodes in batches.
+
+    A lane that ends its episode takes the next one of the batch, so that the engine always has
+    its hands full. The result of an episode does not depend on the others.
+    """
+
+    def __init__(
+        self,
+        engine: VectorEngine,
+        policy: Policy,
+        decode: Callable[[np.ndarray], np.ndarray],
+        max_steps: int | None = None,
+    ) -> None:
+        self.engine, self.policy = engine, policy
+        self._decode, self._max_steps = decode, max_steps
+
+    @property
+    def batch(self) -> int:
+        """Episodes that one batch can hold; fewer at a time make poor use of the engine."""
+        fitting = MAX_THETA_BYTES // (4 * max(1, self.policy.num_params))
+        return int(np.clip(fitting, 1, self.engine.max_lanes))
+
+    def play(
+        self, thetas: np.ndarray, owners: np.ndarray, seeds: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One episode for every seed.
+
+        Args:
+            thetas: float32[candidates, dim].
+            owners: int64[episodes], the row of ``thetas`` that plays each episode.
+            seeds: int64[episodes], of the environments.
+        Returns:
+            The undiscounted returns, float64[episodes], and the lengths in steps,
+            int64[episodes].
+        Raises:
+            EpisodeError: a return is NaN or infinite.
+        """
+        total = len(seeds)
+        returns, lengths = np.empty(total), np.empty(total, np.int64)
+        for start in range(0, total, self.batch):
+            part = slice(start, min(start + self.batch, total))
+            returns[part], lengths[part] = self._play_batch(thetas[owners[part]], seeds[part])
+        if not np.isfinite(returns).all():
+            bad = int(np.flatnonzero(~np.isfinite(returns))[0])
+            raise EpisodeError(f"the episode of seed {seeds[bad]} returned {returns[bad]}")
+        return returns, lengths
+
+    def _play_batch(self, thetas: np.ndarray, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        engine, act, decode = self.engine, self.policy.act, self._decode
+        total = len(seeds)
+        self.policy.load(thetas)
+        first = engine.reset(seeds)
+        self.policy.reset(np.arange(total), seeds)
+        table = _Lanes(total, self._max_steps)
+        lanes = table.lanes
+        observations = first[lanes]
+        while len(lanes):
+            observations, rewards, done = engine.step(decode(act(observations, lanes)), lanes)
+            if table.count(rewards, done):
+                observations = table.turn_over(observations, done, first)
+                lanes = table.lanes
+        return table.returns, table.lengths
+
+
+class _Lanes:
+    """Who is playing: ``lanes[slot]`` is an episode of the batch, ``len(lanes)`` are running."""
+
+    def __init__(self, total: int, max_steps: int | None) -> None:
+        slots = min(total, LANES)
+        self.lanes = np.arange(slots)
+        self.returns, self.lengths = np.zeros(total), np.zeros(total, np.int64)
+        self._earned = np.zeros(slots)
+        self._started = np.zeros(slots, np.int64)
+        self._waiting, self._step = slots, 0
+        self._max_steps = max_steps
+        self._deadline = max_steps
+
+    def count(self, rewards: np.ndarray, done: np.ndarray) -> bool:
+        """Add up one step; true if an episode has ended."""
+        self._step += 1
+        self._earned += rewards
+        return bool(done.any()) or self._step == self._deadline
+
+    def turn_over(
+        self, observations: np.ndarray, done: np.ndarray, first: np.ndarray
+    ) -> np.ndarray:
+        """Close the ended episodes; waiting ones take their slots, else the last slot moves in.
+
+        Args:
+            observations: float32[slots, ...], of the running lanes.
+            done: bool[slots].
+            first: float32[episodes, ...], where each episode begins.
+        Returns:
+            The observations that belong to the new ``lanes``.
+        """
+        if self._max_steps is not None:
+            done = done | (self._step - self._started >= self._max_steps)
+        ended = np.flatnonzero(done)
+        episodes = self.lanes[ended]
+        self.returns[episodes] = self._earned[ended]
+        self.lengths[episodes] = self._step - self._started[ended]
+
+        refill = ended[: len(first) - self._waiting]
+        lanes, observations = self.lanes.copy(), observations.copy()
+        lanes[refill] = np.arange(self._waiting, self._waiting + len(refill))
+        self._waiting += len(refill)
+        observations[refill] = first[lanes[refill]]
+        self._earned[refill], self._started[refill] = 0.0, self._step
+
+        keep = len(lanes) - (len(ended) - len(refill))
+        emptied = ended[len(refill) :]
+        holes = emptied[emptied < keep]
+        movers = np.setdiff1d(np.arange(keep, len(lanes)), emptied, assume_unique=True)
+        for array in (lanes, observations, self._earned, self._started):
+            array[holes] = array[movers]
+        self.lanes, observations = lanes[:keep], observations[:keep]
+        self._earned, self._started = self._earned[:keep], self._started[:keep]
+        if self._max_steps is not None and keep:
+            self._deadline = int(self._started.min()) + self._max_steps
+        return observations

@@ -1,0 +1,114 @@
+"""Where a run's candidates are evaluated: in this process, or by workers at a redis server."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from cluster.clients import AnotherHeadError, Keys, head_status, is_gone
+from cluster.redis_server import URL_VARIABLE, ServerError, connect, find_url, start_server
+from evolution.evaluation import Evaluator, LocalEvaluator
+from evolution.noise import NoiseTable
+from evolution.problem import Problem
+from evolution.redis_evaluator import RedisEvaluator
+from evolution.settings import RunSettings
+from utils.names import did_you_mean
+
+WORKER_SCRIPT = Path(__file__).resolve().parent.parent / "es" / "worker.py"
+EVALUATORS = ("redis", "local")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """An open workplace; ``evaluator`` is made when problem and noise are at hand."""
+
+    server: redis.Redis | None  # None: this process works itself
+    crew: "subprocess.Popen[bytes] | None" = None
+
+    def evaluator(
+        self, problem: Problem, noise: NoiseTable, run_id: str, min_seconds: float
+    ) -> Evaluator:
+        """The evaluator of one run.
+
+        Raises:
+            AnotherHeadError: the server already serves a head.
+        """
+        if self.server is None:
+            return LocalEvaluator(problem, noise)
+        return RedisEvaluator(
+            self.server, problem, noise, run_id=run_id, min_seconds=min_seconds, watch=self._watch
+        )
+
+    def _watch(self) -> None:
+        if self.crew and self.crew.poll() is not None:
+            raise ServerError(f"the workers have ended (exit code {self.crew.returncode})")
+
+
+def check_workplace(evaluator: str, url: str | None, local: bool) -> None:
+    """Refuse what ``open_workplace`` could not open, before anything is started.
+
+    Raises:
+        ValueError: a misspelt evaluator, or a password that the run's record would show.
+        ServerError: a server that does not answer or is missing.
+        AnotherHeadError: one that has a head already.
+    """
+    if evaluator not in EVALUATORS:
+        hint = did_you_mean(evaluator, EVALUATORS)
+        raise ValueError(f"evaluator={evaluator!r} is none of {', '.join(EVALUATORS)}.{hint}")
+    if (url and "password=" in url.partition("?")[2]) or "@" in (url or ""):
+        raise ValueError(
+            "redis: the config is stored with the run, so a URL with a password belongs into"
+            f" the environment variable {URL_VARIABLE}"
+        )
+    found = find_url(url) if evaluator == "redis" else None
+    if found:
+        head = head_status(connect(found), Keys())
+        if head and not is_gone(head):
+            raise AnotherHeadError(head)
+    elif evaluator == "redis" and not local:
+        raise ServerError(
+            "local=False needs a server: name it with redis=URL, or start one with"
+            " 'python es/head.py run-server'"
+        )
+
+
+@contextlib.contextmanager
+def open_workplace(settings: RunSettings, engine: str) -> Iterator[Workplace]:
+    """Use the server that is configured or found; else start one, and workers, for this run alone.
+
+    What is started here ends with this process, however it ends.
+
+    Args:
+        engine: that the workers should import before they are asked to.
+    """
+    if settings.evaluator == "local":
+        yield Workplace(None)
+    elif found := find_url(settings.redis):
+        yield Workplace(connect(found))
+    else:
+        with start_server() as server, _crew(server.url, settings.num_workers, engine) as crew:
+            yield Workplace(connect(server.url), crew)
+
+
+@contextlib.contextmanager
+def _crew(url: str, num_workers: int, engine: str) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [sys.executable, str(WORKER_SCRIPT), "start-workers", f"--num_workers={num_workers}"]
+    preload = engine if engine == "envpool" else ""
+    crew = subprocess.Popen(
+        [*command, f"--preload={preload}", "--until_stdin_ends"],
+        env={**os.environ, URL_VARIABLE: url},
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the head, which then ends its crew
+    )
+    try:
+        yield crew
+    finally:
+        assert crew.stdin is not None
+        crew.stdin.close()
+        crew.terminate()
+        crew.wait()

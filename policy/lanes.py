@@ -1,0 +1,234 @@
+"""What the batched policies share: which lane sits in which row, and where its numbers are.
+
+All lanes' parameters are kept, repacked for speed, in tables `[lanes, ...]`. The lanes that run
+are copied to *rows*: row r holds lane lanes[r], so that a forward pass is a few NumPy calls over
+contiguous blocks. When a new array of lanes comes, only rows whose lane changed are copied.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from policy.activations import FIXED_STD
+from policy.base import PolicyError
+from policy.noise import LaneNoise
+
+if TYPE_CHECKING:
+    import torch
+
+NOBODY = np.iinfo(np.int64).min  # in place of a lane, in rows without one
+
+
+class LanePolicy(ABC):
+    """Base of the batched policies; implements `policy.base.Policy` over a forward pass.
+
+    A subclass says how parameters are packed (`_pack`), which buffers its rows need
+    (`_allocate`, `_bind`) and what one step computes (`_forward`).
+
+    Args:
+        shapes: of the parameter tensors, in the order of theta.
+        input_shape: of one observation as `_forward` wants it.
+        outputs: how many numbers one step gives.
+        output_activation: only the Gaussian ones are applied here.
+    """
+
+    def __init__(
+        self,
+        shapes: list[tuple[int, ...]],
+        input_shape: tuple[int, ...],
+        outputs: int,
+        output_activation: str = "none",
+    ) -> None:
+        self._noise = LaneNoise(outputs) if output_activation.startswith("gaussian") else None
+        self._learns_std = output_activation == "gaussian"
+        self._shapes = [*shapes, *[(outputs,)] * self._learns_std]
+        self.num_params = sum(int(np.prod(shape, dtype=np.int64)) for shape in self._shapes)
+        self._input_shape = input_shape
+        # Of one lane: its parameters as `_forward` reads them, and its recurrent state.
+        self._packed_shapes: Sequence[tuple[int, ...]] = shapes
+        self._memory_shapes: list[tuple[int, ...]] = []
+        self._packed: list[np.ndarray] = []  # [lanes, ...] parameters of all lanes
+        self._memory: list[np.ndarray] = []  # [lanes, ...] state of lanes that are in no row
+        self._active: list[np.ndarray] = []  # [capacity, ...] parameters of the rows
+        self._state: list[np.ndarray] = []  # [capacity, ...] state of the rows
+        self._capacity = 0
+        self._leave_rows(0)
+
+    # --- to be written by a subclass
+
+    @abstractmethod
+    def _pack(self, tensors: list[np.ndarray], packed: list[np.ndarray]) -> None:
+        """Write parameters [lanes, *shape] into arrays [lanes, *packed shape]."""
+
+    @abstractmethod
+    def _allocate(self, capacity: int) -> list[np.ndarray]:
+        """Make buffers for `capacity` rows; return those that hold the rows' recurrent state."""
+
+    @abstractmethod
+    def _bind(self, rows: int) -> None:
+        """Cut `self._active` and the buffers to the first `rows` rows."""
+
+    @abstractmethod
+    def _forward(self, observations: np.ndarray) -> np.ndarray:
+        """Compute float32[rows, outputs] from float32[rows, *input_shape]."""
+
+    @abstractmethod
+    def _build(self) -> "torch.nn.Module":
+        """Make the torch module, initialised from torch's global generator."""
+
+    # --- lanes
+
+    def load(self, thetas: np.ndarray) -> None:
+        """Let lane i compute with thetas[i]: float32[lanes, num_params], copied."""
+        thetas = np.asarray(thetas, np.float32)
+        if thetas.ndim != 2 or thetas.shape[1] != self.num_params:
+            raise PolicyError(
+                f"thetas have shape {thetas.shape}, the policy needs (lanes, {self.num_params})"
+            )
+        lanes = len(thetas)
+        if not self._packed or len(self._packed[0]) < lanes:  # new memory costs as much as copying
+            shapes = [*self._packed_shapes, *self._shapes[-1:] * self._learns_std]
+            self._packed = [np.empty((lanes, *shape), np.float32) for shape in shapes]
+        tensors, packed = self._split(thetas), [array[:lanes] for array in self._packed]
+        if self._learns_std:
+            np.exp(tensors.pop(), out=packed.pop())
+        self._pack(tensors, packed)
+        self._memory = [np.zeros((lanes, *shape), np.float32) for shape in self._memory_shapes]
+        self._leave_rows(lanes)
+        if self._noise is not None:
+            self._noise.load(lanes)
+
+    def reset(self, lanes: np.ndarray, seeds: np.ndarray | None = None) -> None:
+        """Begin an episode in int64[n] lanes with int64[n] seeds for Gaussian noise."""
+        if self._noise is not None:
+            self._noise.reset(lanes, seeds)
+        if self._memory:
+            rows = self._row_of[lanes]
+            rows = rows[rows >= 0]
+            for memory in self._memory:
+                memory[lanes] = 0
+            for state in self._state:
+                state[rows] = 0
+
+    def act(self, observations: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        """Compute one step: float32[n, outputs], overwritten by the next call.
+
+        Args:
+            observations: float32[n, ...]; row r belongs to lane lanes[r].
+            lanes: int64[n] without repeats, never changed in place by the caller.
+        """
+        if lanes is not self._lanes:
+            self._arrange(lanes)
+        outputs = self._forward(self._checked(observations))
+        if self._noise is not None:
+            noise = self._noise.draw(self._placed)
+            noise *= self._std
+            outputs += noise
+        return outputs
+
+    def _checked(self, observations: np.ndarray) -> np.ndarray:
+        # Another layout or dtype would take another path through NumPy and give other bits.
+        try:
+            return np.ascontiguousarray(observations, np.float32).reshape(self._expected)
+        except ValueError:
+            raise PolicyError(
+                f"observations have shape {np.shape(observations)}, "
+                f"the policy needs {self._expected}"
+            ) from None
+
+    def _split(self, thetas: np.ndarray) -> list[np.ndarray]:
+        tensors, begin = [], 0
+        for shape in self._shapes:
+            end = begin + int(np.prod(shape, dtype=np.int64))
+            tensors.append(thetas[:, begin:end].reshape(len(thetas), *shape))
+            begin = end
+        return tensors
+
+    def _leave_rows(self, lanes: int) -> None:
+        self._lanes: np.ndarray | None = None
+        self._rows = 0
+        self._lane_of = np.full(self._capacity, NOBODY)  # row -> lane
+        self._row_of = np.full(lanes, -1, np.int64)  # lane -> row, or -1
+
+    def _arrange(self, lanes: np.ndarray) -> None:
+        # In most calls one or two rows change, so Python's loops below are short.
+        rows = len(lanes)
+        if rows > self._capacity:
+            self._grow(rows)
+        wanted = np.full(self._capacity, NOBODY)
+        wanted[:rows] = lanes
+        changed = (wanted != self._lane_of).nonzero()[0]
+        rows_changed, arriving = changed.tolist(), wanted[changed].tolist()
+        self._vacate(rows_changed)
+        self._lanes = None  # until the rows are whole again
+        for row, lane in zip(rows_changed, arriving, strict=True):
+            if row < rows:
+                self._occupy(row, lane)
+        if rows != self._rows:
+            self._rows = rows
+            self._expected = (rows, *self._input_shape)
+            self._bind(rows)
+            self._std = self._active[-1][:rows] if self._learns_std else np.float32(FIXED_STD)
+        self._lanes, self._placed = lanes, wanted[:rows]
+
+    def _grow(self, capacity: int) -> None:
+        if not self._packed:
+            raise PolicyError("no parameters yet: call load(thetas) before act")
+        self._vacate(range(self._capacity))
+        self._active = [np.zeros((capacity, *p.shape[1:]), np.float32) for p in self._packed]
+        self._state = self._allocate(capacity)
+        self._capacity, self._rows = capacity, 0
+        self._lane_of = np.full(capacity, NOBODY)
+
+    def _vacate(self, rows: Iterable[int]) -> None:
+        for row in rows:
+            lane = self._lane_of[row]
+            if lane == NOBODY:
+                continue
+            self._lane_of[row], self._row_of[lane] = NOBODY, -1
+            for memory, state in zip(self._memory, self._state, strict=True):
+                memory[lane] = state[row]
+
+    def _occupy(self, row: int, lane: int) -> None:
+        if not 0 <= lane < len(self._row_of) or self._row_of[lane] >= 0:
+            raise PolicyError(
+                f"lane {lane} is asked for in row {row}; give each of the "
+                f"{len(self._row_of)} loaded lanes at most once"
+            )
+        self._lane_of[row], self._row_of[lane] = lane, row
+        for packed, active in zip(self._packed, self._active, strict=True):
+            active[row] = packed[lane]
+        for memory, state in zip(self._memory, self._state, strict=True):
+            state[row] = memory[lane]
+
+    # --- the same network in torch
+
+    def initial_theta(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw float32[num_params] as PyTorch initialises the module, from `rng` alone."""
+        from policy import modules
+
+        return modules.theta_of(modules.seeded(self._build, int(rng.integers(2**63))))
+
+    def module(self) -> "torch.nn.Module":
+        """Make the network as a torch module in eval mode; Gaussian outputs give their mean."""
+        from policy import modules
+
+        return modules.seeded(self._build, 0).eval()
+
+    def state_dict(self, theta: np.ndarray) -> dict[str, "torch.Tensor"]:
+        """Write float32[num_params] as the state_dict of `module()`."""
+        from policy import modules
+
+        return modules.state_dict(self.module(), theta)
+
+    def theta_from_state_dict(self, state_dict: dict[str, "torch.Tensor"]) -> np.ndarray:
+        """Read float32[num_params] from a state_dict of `module()`.
+
+        Raises:
+            PolicyError: if keys, shapes or buffers are not this network's.
+        """
+        from policy import modules
+
+        return modules.theta_from_state_dict(self.module(), state_dict)

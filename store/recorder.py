@@ -1,0 +1,121 @@
+"""What a run leaves behind: metrics, policies, and the word on how it ended."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from sacred.run import Run
+
+
+class StateDictMaker(Protocol):
+    """The side of a policy that the recorder needs."""
+
+    def state_dict(self, theta: np.ndarray) -> "dict[str, torch.Tensor]": ...
+
+
+class Judged(Protocol):
+    """A theta and how good it was found."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def theta(self) -> np.ndarray: ...
+    @property
+    def fitness(self) -> float: ...
+    @property
+    def metrics(self) -> dict[str, float]: ...
+
+
+class SacredRecorder:
+    """Writes metrics and policies into a Sacred run.
+
+    Policies are torch ``state_dict`` files. ``Policy_ep_G.model`` is the theta that generation G
+    was asked from: the one whose "current fitness" stands at step G. ``Policy_best.model`` is the
+    one with the best "current fitness" so far, which flatters it a little. What each file is
+    stands in the run's ``info["policies"]``.
+    """
+
+    def __init__(self, run: "Run", policy: StateDictMaker, period: int) -> None:
+        """Record into ``run``.
+
+        Args:
+            period: generations from one saved policy to the next.
+        """
+        self._run, self._policy, self._period = run, policy, period
+        self._best: tuple[float, int, np.ndarray] | None = None
+        self._best_saved = -1
+        self._latest: tuple[int, np.ndarray] | None = None
+        run.info["policies"] = {}
+
+    def is_due(self, number: int) -> bool:
+        """True for the generations whose theta is saved."""
+        return number % self._period == 0
+
+    def record(self, generation: Judged, next_theta: np.ndarray) -> None:
+        """Log a generation, and save its theta if that is due.
+
+        Args:
+            next_theta: float32[dim], what the generation led to: saved should the run end early.
+        """
+        self._log(generation)
+        self._latest = (generation.number + 1, next_theta)
+        if self.is_due(generation.number):
+            self._save_judged(generation)
+
+    def finish(self, final: Judged) -> str:
+        """Log and save the last theta; returns its sha256, kept in the run's ``info`` too."""
+        self._log(final)
+        self._save_judged(final)
+        self._latest = None
+        digest = theta_sha256(final.theta)
+        self._run.info["theta sha256"] = digest
+        return digest
+
+    def __enter__(self) -> "SacredRecorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Save the newest theta and the best one of a run that ends early."""
+        if self._latest is not None:
+            number, theta = self._latest
+            self._save(f"Policy_ep_{number}.model", theta, number, None)
+        self._save_best()
+
+    def _log(self, judged: Judged) -> None:
+        for name, value in judged.metrics.items():
+            self._run.log_scalar(name, float(value), judged.number)
+        if self._best is None or judged.fitness > self._best[0]:
+            self._best = (judged.fitness, judged.number, judged.theta)
+
+    def _save_judged(self, judged: Judged) -> None:
+        name = f"Policy_ep_{judged.number}.model"
+        self._save(name, judged.theta, judged.number, judged.fitness)
+        self._save_best()
+
+    def _save_best(self) -> None:
+        if self._best is not None and self._best[1] != self._best_saved:
+            fitness, number, theta = self._best
+            self._save("Policy_best.model", theta, number, fitness)
+            self._best_saved = number
+
+    def _save(self, name: str, theta: np.ndarray, number: int, fitness: float | None) -> None:
+        import torch
+
+        described: dict[str, Any] = {"generation": number, "theta sha256": theta_sha256(theta)}
+        if fitness is not None:
+            described["current fitness"] = fitness
+        self._run.info["policies"][name] = described
+        with tempfile.TemporaryDirectory(prefix="evo-policy-") as folder:
+            path = Path(folder) / name
+            torch.save(self._policy.state_dict(theta), path)
+            self._run.add_artifact(str(path), name, content_type="application/octet-stream")
+
+
+def theta_sha256(theta: np.ndarray) -> str:
+    """The hash by which parameter vectors are compared: over float32 in little-endian order."""
+    return hashlib.sha256(np.ascontiguousarray(theta, "<f4").tobytes()).hexdigest()

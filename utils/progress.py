@@ -1,0 +1,49 @@
+"""How far a long work is: a bar on a terminal, now and then a line elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+LINE_SECONDS = 2.0
+
+
+class Progress:
+    """Shows rounds done, what they brought and how long the rest will take; a context manager."""
+
+    def __init__(self, total: int, unit: str) -> None:
+        self._total, self._unit, self._done = total, unit, 0
+        self._started = time.monotonic()
+        self._line_at = 0.0
+        tty = sys.stderr.isatty()
+        # sacred copies standard error into the run's record: the bar goes around it
+        out = sys.__stderr__ if tty else None
+        self._bar = tqdm(total=total, unit=unit, file=out, dynamic_ncols=True) if tty else None
+
+    def advance(self, shown: Mapping[str, str]) -> None:
+        """One round more.
+
+        Args:
+            shown: names and values to show beside the progress.
+        """
+        self._done += 1
+        if self._bar is not None:
+            self._bar.set_postfix(dict(shown), refresh=False)
+            self._bar.update()
+            return
+        now = time.monotonic()
+        if now - self._line_at < LINE_SECONDS and 1 < self._done < self._total:
+            return
+        self._line_at = now
+        left = (now - self._started) / self._done * (self._total - self._done)
+        values = "  ".join(f"{name} {value}" for name, value in shown.items())
+        sys.stdout.write(f"{self._unit} {self._done}/{self._total}  {values}  {left:.0f} s left\n")
+        sys.stdout.flush()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
