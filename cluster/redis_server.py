@@ -17,6 +17,7 @@ import redis
 
 URL_VARIABLE = "EVO_REDIS"
 START_SECONDS = 20
+NOTE = "server.json"
 SOCKET_PATH_LIMIT = 100  # bytes; the kernel's own limit is 103 to 107
 
 # Waits for its standard input to end, which happens however the owner dies; then it ends the
@@ -170,7 +171,7 @@ def without_password(url: str) -> str:
 
 def announce(url: str) -> Path:
     """Write down where the running server is, readable by this user only."""
-    note = _note()
+    note = _private_folder() / NOTE
     temporary = note.with_suffix(f".{os.getpid()}")
     temporary.touch(0o600)
     temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}))
@@ -181,16 +182,18 @@ def announce(url: str) -> Path:
 def withdraw() -> None:
     """Remove what ``announce`` of this process wrote."""
     if (running := running_server()) and running["pid"] == os.getpid():
-        with contextlib.suppress(FileNotFoundError):
-            _note().unlink()
         with contextlib.suppress(OSError):
-            _note().parent.rmdir()
+            (_folder() / NOTE).unlink()
+            _folder().rmdir()
 
 
 def running_server() -> dict[str, Any] | None:
     """The url and pid of this user's run-server; None if there is none, or it has died."""
     try:
-        running = json.loads(_note().read_text())
+        status = _folder().lstat()
+        if not _is_private(status):
+            return None
+        running = json.loads((_folder() / NOTE).read_text())
         os.kill(running["pid"], 0)
     except (FileNotFoundError, ProcessLookupError, ValueError):
         return None
@@ -203,22 +206,24 @@ def find_url(configured: str | None = None) -> str | None:
     return configured or os.environ.get(URL_VARIABLE) or (running["url"] if running else None)
 
 
-def _note() -> Path:
-    return private_folder() / "server.json"
+def _folder() -> Path:
+    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    return Path(base) / f"evo-{os.getuid()}"
 
 
-def private_folder() -> Path:
-    """A folder of this user's alone, the same for all our processes of the machine.
+def _private_folder() -> Path:
+    """Make the folder of this user's notes, the same for all our processes of the machine.
 
     Raises:
         ServerError: it is there, but others could write to it.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    folder = Path(base) / f"evo-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    status = folder.lstat()
+        _folder().mkdir(mode=0o700)
+    if not _is_private(_folder().lstat()):
+        raise ServerError(f"{_folder()} must be a folder of yours that nobody else can enter")
+    return _folder()
+
+
+def _is_private(status: os.stat_result) -> bool:
     ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-    if not ours or status.st_mode & 0o077:
-        raise ServerError(f"{folder} must be a folder of yours that nobody else can enter")
-    return folder
+    return ours and not status.st_mode & 0o077

@@ -60,7 +60,7 @@ def defaults():
     adam_beta1 = 0.9
     adam_beta2 = 0.999
     adam_epsilon = 1e-8
-    noise_size = 25_000_000  # floats in the table of noise, 4 bytes each, one table per machine
+    noise_size = 10_000_000  # floats in the table of noise, 4 bytes each, one table per machine
     noise_seed = 123
 
     # --- what is kept of it

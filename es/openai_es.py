@@ -1,5 +1,6 @@
 """Evolution Strategies as in Salimans et al. 2017, arXiv:1703.03864, Algorithm 2."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -73,9 +74,16 @@ class OpenAIES:
         check_room(noise.size, len(theta))
         self._noise, self._pairs, self._sigma = noise, pop_size // 2, sigma
         self._theta = torch.tensor(theta, dtype=torch.float32)
-        self._optimizer = make_optimizer(
-            optimizer, self._theta, lr=lr, weight_decay=l2coeff, betas=betas, eps=eps
-        )
+        # torch.optim takes a second to import what it needs: that goes on while the first
+        # generation is evaluated.
+        settings = {"lr": lr, "weight_decay": l2coeff, "betas": betas, "eps": eps}
+        pool = ThreadPoolExecutor(1)
+        self._making = pool.submit(make_optimizer, optimizer, self._theta, **settings)
+        pool.shutdown(wait=False)
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return self._making.result()
 
     @property
     def theta(self) -> np.ndarray:

@@ -37,10 +37,12 @@ class RunSettings:
         Raises:
             ValueError: a value of the wrong type or out of range, with what would be right.
         """
-        values = {field.name: config[field.name] for field in fields(cls)}
+        values = {f.name: config[f.name] for f in fields(cls) if f.name != "seed"}
+        values["seed"] = config.get("seed", 0)  # Sacred draws one after it has checked the config
         if values["num_workers"] is None:
             values["num_workers"] = available_cores()
         for name, least in (
+            ("seed", 0),
             ("num_generations", 1),
             ("num_episodes", 1),
             ("eval_episodes", 1),

@@ -1,6 +1,7 @@
 """What all our Sacred experiments have in common."""
 
 import contextlib
+import logging
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,13 @@ def new_experiment(name: str, interactive: bool = False) -> Experiment:
     ex = Experiment(name, base_dir=str(ROOT), save_git_info=False, interactive=interactive)
     ex.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignment]
     observe_by_default(ex)
+    logging.getLogger(name).addFilter(_is_news)
     return ex
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out Sacred's remark that a named config has a docstring."""
+    return "__doc__" not in record.getMessage()
 
 
 @contextlib.contextmanager
