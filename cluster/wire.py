@@ -14,7 +14,7 @@ VERSION = 1
 MAX_BYTES = 1 << 30  # a task of a 250-million-parameter policy
 _PREFIX = struct.Struct("<4sHI")  # magic, version, bytes of header
 _MAGIC = b"evo\0"
-_DTYPES = {"<f4", "<f8", "<i8", "<i4", "|b1"}
+_DTYPES = ("<f4", "<f8", "<i8", "<i4", "|b1")
 
 
 class MessageError(ValueError):
@@ -84,6 +84,7 @@ def _array_type(name: str, description: Any) -> tuple[np.dtype, list[int]]:
     if not isinstance(description, list) or not description or description[0] not in _DTYPES:
         raise MessageError(f"array {name!r} has no dtype that the wire carries")
     dtype, *shape = description
-    if not all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape) or len(shape) > 8:
+    sane = len(shape) <= 8 and all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape)
+    if not sane or math.prod(max(n, 1) for n in shape) > MAX_BYTES:  # NumPy counts a 0 as a 1
         raise MessageError(f"array {name!r} has the impossible shape {shape}")
     return np.dtype(dtype), shape

@@ -1,5 +1,7 @@
 """Environments: making one by id, and engines that play many episodes side by side."""
 
+import contextlib
+import logging
 from typing import Any
 
 import gymnasium as gym
@@ -8,6 +10,8 @@ import env.partially_observable
 import env.sphere  # noqa: F401  (importing these two registers their ids)
 from env.errors import EnvError
 from env.ids import current_id, task_of
+
+log = logging.getLogger(__name__)
 
 # What to install when the module behind an entry point does not import.
 PACKAGES = {
@@ -30,6 +34,8 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
         EnvError: Nobody knows the id, a package is missing, or a keyword is not taken.
     """
     env_id = current_id(env_id)
+    if str(gym.registry[task_of(env_id)].entry_point).startswith("gymnasium.envs.mujoco"):
+        _hush_mujoco()
     try:
         return gym.make(env_id, disable_env_checker=True, **kwargs)
     except (ImportError, gym.error.DependencyNotInstalled) as error:
@@ -38,6 +44,15 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
         if not kwargs:
             raise
         raise EnvError(f"{env_id} cannot be made with {kwargs}: {_first_line(error)}") from error
+
+
+def _hush_mujoco() -> None:
+    """Log MuJoCo's warnings quietly; it would print each and append it to a file where we stand."""
+    with contextlib.suppress(ImportError):  # its absence is reported when the environment is made
+        import mujoco
+
+        if mujoco.get_mju_user_warning() is None:
+            mujoco.set_mju_user_warning(lambda text: log.debug("MuJoCo: %s", text))
 
 
 def _missing(env_id: str, error: Exception) -> str:

@@ -4,10 +4,9 @@ import logging
 import secrets
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sacred.run import Run
 
 from cluster.clients import AnotherHeadError
 from cluster.redis_server import ServerError
@@ -22,6 +21,9 @@ from store.reader import policy_file, read_policy
 from store.recorder import SacredRecorder
 from utils.log import set_up_logging
 from utils.progress import Progress
+
+if TYPE_CHECKING:
+    from sacred.run import Run
 
 ex = new_experiment("ES")
 
@@ -220,14 +222,14 @@ def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) 
 
 
 @ex.main
-def run(_run: Run, _config: Mapping[str, Any]) -> float:
+def run(_run: "Run", _config: Mapping[str, Any]) -> float:
     """Evolve a policy; the result is the mean return of the last one on fresh episodes."""
     end_on_sigterm()
     with in_one_line(RunError, ServerError, AnotherHeadError, WorkerFailure):
         return evolve_policy(_run, _config)
 
 
-def evolve_policy(run: Run, config: Mapping[str, Any]) -> float:
+def evolve_policy(run: "Run", config: Mapping[str, Any]) -> float:
     """The story of a run."""
     settings, problem = checked_config(config)
     run.info.update(problem.described())

@@ -76,9 +76,12 @@ class OpenAIES:
         self._theta = torch.tensor(theta, dtype=torch.float32)
         # torch.optim takes a second to import what it needs: that goes on while the first
         # generation is evaluated.
-        settings = {"lr": lr, "weight_decay": l2coeff, "betas": betas, "eps": eps}
         pool = ThreadPoolExecutor(1)
-        self._making = pool.submit(make_optimizer, optimizer, self._theta, **settings)
+        self._making = pool.submit(
+            lambda: make_optimizer(
+                optimizer, self._theta, lr=lr, weight_decay=l2coeff, betas=betas, eps=eps
+            )
+        )
         pool.shutdown(wait=False)
 
     @property

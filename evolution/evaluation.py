@@ -1,7 +1,8 @@
 """From candidates to fitness: what an evaluator promises, and the one that needs no workers."""
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,20 +96,36 @@ class PieceRunner:
         Returns:
             float32[rows] and int64[rows]: the pieces' candidates in that order.
         """
-        thetas, seeds, start = [], [], 0
+        work, start = list[tuple[Part, int]](), 0
         for part in parts:
+            end = start + part.pieces
+            work += [(part, piece - start) for piece in pieces if start <= piece < end]
+            start = end
+        columns = [self._play(chunk) for chunk in self._chunks(work)]
+        fitness, steps = zip(*columns, strict=True)
+        return np.concatenate(fitness), np.concatenate(steps)
+
+    def _chunks(self, work: list[tuple[Part, int]]) -> Iterator[list[tuple[Part, int]]]:
+        """Cut the work into near-equal lots of at most a batch: no more thetas are written out."""
+        costs = [part.population.group * part.env_seeds.shape[1] for part, _ in work]
+        lots = -(-sum(costs) // self.simulator.batch)
+        ends = np.cumsum(costs)
+        lot_of = ((ends - 1) * lots) // ends[-1]
+        for lot in np.unique(lot_of):
+            yield [work[i] for i in np.flatnonzero(lot_of == lot)]
+
+    def _play(self, work: list[tuple[Part, int]]) -> tuple[np.ndarray, np.ndarray]:
+        thetas, seeds = [], []
+        for part, own in itertools.groupby(work, key=lambda entry: entry[0]):
+            pieces = [piece for _, piece in own]
             group = part.population.group
-            mine = [piece - start for piece in pieces if start <= piece < start + part.pieces]
-            start += part.pieces
-            if mine:
-                rows = [piece * group + member for piece in mine for member in range(group)]
-                thetas.append(part.population.thetas(rows, self._noise))
-                seeds += list(np.repeat(part.env_seeds[mine], group, axis=0))
+            rows = [piece * group + member for piece in pieces for member in range(group)]
+            thetas.append(part.population.thetas(rows, self._noise))
+            seeds += list(np.repeat(part.env_seeds[pieces], group, axis=0))
         episodes = np.array([len(row) for row in seeds])
         owners = np.repeat(np.arange(len(seeds)), episodes)
-        returns, lengths = self.simulator.play(
-            np.concatenate(thetas), owners, np.concatenate(seeds)
-        )
+        flat = np.concatenate(seeds)
+        returns, lengths = self.simulator.play(np.concatenate(thetas), owners, flat)
         first = np.cumsum(episodes) - episodes
         fitness = np.add.reduceat(returns, first) / episodes
         return fitness.astype(np.float32), np.add.reduceat(lengths, first)

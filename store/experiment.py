@@ -2,14 +2,18 @@
 
 import contextlib
 import logging
+import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from sacred import SETTINGS, Experiment
-from sacred.utils import SacredError, SacredInterrupt, apply_backspaces_and_linefeeds
+from sacred.utils import ConfigAddedError, SacredError, apply_backspaces_and_linefeeds
 
 from store.observer import observe_by_default
+from utils.names import did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,17 +26,56 @@ class RunError(SacredError):
     """A run that cannot go on; the user sees one line."""
 
 
-class Terminated(SacredInterrupt):
-    """The run was told to end by SIGTERM."""
+class Terminated(KeyboardInterrupt):
+    """The run was told to end by SIGTERM; recorded as INTERRUPTED, like Ctrl-C."""
 
-    STATUS = "INTERRUPTED"
+
+class OurExperiment(Experiment):
+    """Sacred's experiment; what is the user's mistake, or wish, it tells in one line."""
+
+    def run(
+        self,
+        command_name: str | None = None,
+        config_updates: dict[str, Any] | None = None,
+        named_configs: Sequence[str] = (),
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """See Sacred.
+
+        Raises:
+            ConfigError: also for a named config or a config key that nobody knows.
+        """
+        self._check_named_configs(named_configs)
+        try:
+            return super().run(command_name, config_updates, named_configs, *args, **kwargs)
+        except ConfigAddedError as error:
+            (added,) = error.__conflicting_configs__
+            known = sorted({*error.__config__} - {added.partition(".")[0]} - {"__doc__"})
+            text = f"no config key {added!r}.{did_you_mean(added, known)} Known: {', '.join(known)}"
+            raise ConfigError(text, print_traceback=False) from error
+
+    def _check_named_configs(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.named_configs and not os.path.isfile(name):
+                hint = did_you_mean(name, self.named_configs)
+                text = f"no named config {name!r}.{hint} Known: {', '.join(self.named_configs)}"
+                raise ConfigError(text, print_traceback=False)
+
+    def run_commandline(self, argv: Sequence[str] | None = None) -> Any:
+        """See Sacred; Ctrl-C and SIGTERM end the program without a trace-back."""
+        try:
+            return super().run_commandline(argv)
+        except KeyboardInterrupt as end:
+            told = signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT
+            sys.exit(128 + told)
 
 
 def new_experiment(name: str, interactive: bool = False) -> Experiment:
     """An experiment that stores config, console and sources, observed by default."""
     SETTINGS.CAPTURE_MODE = "sys"  # "fd" loses the last lines when children write too
     SETTINGS.CONFIG.READ_ONLY_CONFIG = True
-    ex = Experiment(name, base_dir=str(ROOT), save_git_info=False, interactive=interactive)
+    ex = OurExperiment(name, base_dir=str(ROOT), save_git_info=False, interactive=interactive)
     ex.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignment]
     observe_by_default(ex)
     logging.getLogger(name).addFilter(_is_news)
@@ -58,6 +101,7 @@ def end_on_sigterm() -> None:
     """Let SIGTERM end the run as Ctrl-C does: tidied up, recorded as INTERRUPTED."""
 
     def terminate(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: it is tidying up
         raise Terminated
 
     signal.signal(signal.SIGTERM, terminate)

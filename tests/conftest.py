@@ -1,0 +1,126 @@
+"""What several test files need: a world of their own, a server, workers, noise, waiting."""
+
+import gc
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkProcess
+
+import numpy as np
+import pytest
+
+from cluster.clients import Keys, WorkerClient, workers_alive
+from cluster.redis_server import Server, connect, start_server
+from evolution.evaluation import Part
+from evolution.noise import NoiseTable
+from evolution.population import Dense, Mirrored, Repeated
+from evolution.worker import serve
+
+FORK = multiprocessing.get_context("fork")
+WAIT_SECONDS = 30.0
+
+WaitFor = Callable[[Callable[[], object]], None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests away from the developer's servers, settings and runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("EVO_REDIS", "MONGO_URL"):
+            patch.delenv(name, raising=False)
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        patch.setenv("EVO_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def noise() -> Iterator[NoiseTable]:
+    """A table for small policies."""
+    with NoiseTable(200_000, 7) as table:
+        yield table
+
+
+@pytest.fixture
+def wait_for() -> WaitFor:
+    """Wait until a condition holds; the test fails if it does not come to hold."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "what was waited for did not happen"
+            time.sleep(0.002)
+
+    return wait
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A redis-compatible server of this test's own."""
+    with start_server() as running:
+        yield running
+
+
+class Crew:
+    """Worker processes at a server; each is a fork, so it knows what this process has set up."""
+
+    def __init__(self, url: str, wait_for: WaitFor) -> None:
+        self.url, self._wait_for = url, wait_for
+        self.processes: list[ForkProcess] = []
+
+    def start(self, count: int = 1, prepare: Callable[[], None] = lambda: None) -> None:
+        """Start workers and wait until the server has heard of them.
+
+        Args:
+            prepare: called in each new process before it works.
+        """
+        for _ in range(count):
+            number = len(self.processes)
+            process = FORK.Process(target=_work, args=(self.url, number, os.getpid(), prepare))
+            process.start()
+            self.processes.append(process)
+        server = connect(self.url)
+        living = {f"worker-{i}" for i, each in enumerate(self.processes) if each.is_alive()}
+        self._wait_for(lambda: living <= {w["name"] for w in workers_alive(server, Keys())})
+
+    def end(self) -> None:
+        """Kill those that are left."""
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+def _work(url: str, number: int, parent: int, prepare: Callable[[], None]) -> None:
+    gc.freeze()  # what the parent made is the parent's to end: its pools have no threads here
+    prepare()
+    client = WorkerClient(connect(url), f"worker-{number}", Keys())
+    serve(client, lambda: os.getppid() == parent)
+
+
+@pytest.fixture
+def crew(server: Server, wait_for: WaitFor) -> Iterator[Crew]:
+    """Workers of this test's own; none until ``start``."""
+    made = Crew(server.url, wait_for)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def make_task() -> Callable[..., list[Part]]:
+    """A task of three parts that differ in kind, group and number of episodes."""
+
+    def make(dim: int, seed: int, noise: NoiseTable) -> list[Part]:
+        rng = np.random.default_rng(seed)
+        centre = rng.normal(0, 0.5, dim).astype(np.float32)
+        populations = (
+            Mirrored(centre, 0.3, noise.sample(rng, 5, dim)),
+            Repeated(centre, 3),
+            Dense(rng.normal(0, 0.5, (4, dim)).astype(np.float32)),
+        )
+        episodes = (2, 1, 3)
+        return [
+            Part(p, rng.integers(0, 2**31, (len(p) // p.group, count)))
+            for p, count in zip(populations, episodes, strict=True)
+        ]
+
+    return make
