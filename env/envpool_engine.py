@@ -70,6 +70,7 @@ class EnvPoolEngine:
         _compare(self._task, spec, plain)
         self.observation_space, self._encode = encoder(plain.observation_space)
         self.action_space = plain.action_space
+        self._action_shape: tuple[int, ...] = plain.action_space.shape or ()
         self._action_type = spec.action_array_spec["action"].dtype
         self._pool: Any = None
         self._exchange: Exchange | None = None
@@ -112,10 +113,10 @@ class EnvPoolEngine:
         assert self._exchange is not None, "reset() comes before step()"
         sent = np.ascontiguousarray(lanes, np.int32)
         moves = np.ascontiguousarray(actions, self._action_type)
-        if moves.shape != (len(sent), *self.action_space.shape):  # type: ignore[misc]
+        if moves.shape[0] != len(sent) or moves.shape[1:] != self._action_shape:
             raise ValueError(
                 f"actions have shape {moves.shape}, {len(sent)} lanes need "
-                f"{(len(sent), *self.action_space.shape)}"  # type: ignore[misc]
+                f"{(len(sent), *self._action_shape)}"
             )
         received, raw, rewards, done = self._exchange(sent, moves)
         if received.tobytes() != sent.tobytes():

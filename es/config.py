@@ -10,7 +10,7 @@ from evolution.problem import Problem, choose_problem
 from evolution.settings import RunSettings, number, whole_number
 from evolution.workplace import check_workplace
 from policy.registry import is_built_in
-from store.reader import policy_file
+from store.reader import policy_file, read_policy
 from utils.names import did_you_mean
 
 # Of torch.optim: those that climb a dense gradient. Named here because torch takes two seconds to
@@ -33,9 +33,10 @@ def checked_config(config: Mapping[str, Any]) -> tuple[RunSettings, Problem]:
     if config["render"]:
         _check_display()
     problem = problem_of(config)
-    check_room(settings.noise_size, problem.make_policy().num_params)
+    policy = problem.make_policy()
+    check_room(settings.noise_size, policy.num_params)
     if config["load_from"] is not None:
-        policy_file(config["load_from"])
+        policy.theta_from_state_dict(read_policy(policy_file(config["load_from"])))
     check_workplace(settings.evaluator, settings.redis, settings.local)
     return settings, problem
 

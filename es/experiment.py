@@ -6,17 +6,25 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cluster.clients import AnotherHeadError
 from cluster.redis_server import ServerError
 from es.config import checked_config
 from evolution.loop import assess, evolve
+from evolution.noise import NoiseTable
 from evolution.redis_evaluator import WorkerFailure
+from evolution.seeding import Seeding
 from evolution.show import show_episode
+from evolution.strategy import Strategy
 from evolution.workplace import open_workplace
 from policy.base import Policy
-from store.experiment import ConfigError, RunError, end_on_sigterm, in_one_line, new_experiment
+from store.experiment import (
+    ROOT,
+    ConfigError,
+    RunError,
+    end_on_sigterm,
+    in_one_line,
+    new_experiment,
+)
 from store.reader import policy_file, read_policy
 from store.recorder import SacredRecorder
 from utils.log import set_up_logging
@@ -25,7 +33,8 @@ from utils.progress import Progress
 if TYPE_CHECKING:
     from sacred.run import Run
 
-ex = new_experiment("ES")
+ex = new_experiment("ES", globals())
+ex.add_source_file(str(ROOT / "es" / "openai_es.py"))  # imported later, when workers have started
 
 
 @ex.config
@@ -235,20 +244,8 @@ def evolve_policy(run: "Run", config: Mapping[str, Any]) -> float:
     run.info.update(problem.described())
     seeding = settings.seeding()
     with open_workplace(settings, problem.engine) as workplace, settings.noise_table() as noise:
-        from es.openai_es import OpenAIES  # torch takes seconds: the workers start meanwhile
-
         policy = problem.make_policy()
-        strategy = OpenAIES(
-            first_theta(policy, config["load_from"], seeding.init()),
-            noise,
-            pop_size=config["pop_size"],
-            sigma=config["sigma"],
-            optimizer=config["optimizer"],
-            lr=config["lr"],
-            l2coeff=config["l2coeff"],
-            betas=(config["adam_beta1"], config["adam_beta2"]),
-            eps=config["adam_epsilon"],
-        )
+        strategy = make_strategy(config, policy, noise, seeding)
         run_id = f"{run._id or 'unobserved'}-{secrets.token_hex(4)}"
         with (
             workplace.evaluator(problem, noise, run_id, settings.min_task_runtime) as evaluator,
@@ -280,13 +277,27 @@ def evolve_policy(run: "Run", config: Mapping[str, Any]) -> float:
     return final.fitness
 
 
-def first_theta(
-    policy: Policy, load_from: str | int | None, rng: np.random.Generator
-) -> np.ndarray:
-    """Where the search begins: float32[num_params]."""
-    if load_from is None:
-        return policy.initial_theta(rng)
-    return policy.theta_from_state_dict(read_policy(policy_file(load_from)))
+def make_strategy(
+    config: Mapping[str, Any], policy: Policy, noise: NoiseTable, seeding: Seeding
+) -> Strategy:
+    """The algorithm as configured, at its first theta."""
+    from es.openai_es import OpenAIES  # torch takes seconds: the workers start meanwhile
+
+    if config["load_from"] is None:
+        theta = policy.initial_theta(seeding.init())
+    else:
+        theta = policy.theta_from_state_dict(read_policy(policy_file(config["load_from"])))
+    return OpenAIES(
+        theta,
+        noise,
+        pop_size=config["pop_size"],
+        sigma=config["sigma"],
+        optimizer=config["optimizer"],
+        lr=config["lr"],
+        l2coeff=config["l2coeff"],
+        betas=(config["adam_beta1"], config["adam_beta2"]),
+        eps=config["adam_epsilon"],
+    )
 
 
 if __name__ == "__main__":

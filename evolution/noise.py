@@ -7,6 +7,8 @@ import logging
 import mmap
 import os
 import tempfile
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,13 +48,8 @@ class NoiseTable:
         self.size, self.seed = size, seed
         _sweep()
         self._path = _folder() / f"evo-{os.getuid()}-noise-{size}-{seed}"
-        self._file = _open_shared(self._path)
+        self._file = _open_whole(self._path, size, seed)
         try:
-            if not _is_whole(self._file, size):
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-                if not _is_whole(self._file, size):  # nobody else was first
-                    _fill(self._file, size, seed)
-                fcntl.flock(self._file, fcntl.LOCK_SH)
             # Private pages: a stray write would change this process's view only.
             self._map = mmap.mmap(self._file, size * 4 + DIGEST_BYTES, access=mmap.ACCESS_COPY)
         except BaseException:
@@ -133,6 +130,25 @@ def _folder() -> Path:
     """Memory-backed where the system offers it; a table is made again in a second."""
     shared = Path("/dev/shm")
     return shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def _open_whole(path: Path, size: int, seed: int) -> int:
+    """Open the table as one of its holders; who comes first makes it."""
+    while True:
+        file = _open_shared(path)
+        try:
+            if not _is_whole(file, size):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not _is_whole(file, size):
+                    _fill(file, size, seed)
+                fcntl.flock(file, fcntl.LOCK_SH)
+            return file
+        except BlockingIOError:  # others have come at the same moment: one of us will be alone
+            os.close(file)
+            time.sleep(0.001 * (1 + threading.get_native_id() % 20))
+        except BaseException:
+            os.close(file)
+            raise
 
 
 def _open_shared(path: Path) -> int:

@@ -45,6 +45,7 @@ class RedisEvaluator:
         keys: Keys | None = None,
         min_seconds: float = 0.05,
         watch: Callable[[], None] = lambda: None,
+        expect_others: bool = True,
     ) -> None:
         """Become the head of the server's workers and declare the run.
 
@@ -52,6 +53,7 @@ class RedisEvaluator:
             run_id: letters, digits, '_', '.' and '-'; no other run of this server has had it.
             min_seconds: a worker takes so much work at a time, if there is.
             watch: called while nothing comes; raises if waiting has become pointless.
+            expect_others: go on waiting although all workers that are here refuse the run.
         Raises:
             AnotherHeadError: somebody else is the head here.
         """
@@ -62,6 +64,8 @@ class RedisEvaluator:
         self._client.post_run(run_spec(problem, noise))
         self._run_id, self._number = run_id, -1
         self._workers: dict[str, int] = {}  # name: number
+        self._refusals: dict[str, str] = {}  # name: reason
+        self._expect_others = expect_others
         self._active = 1
         self._counts = _Counts()
         self._slowest = self._rate = 0.0
@@ -79,7 +83,7 @@ class RedisEvaluator:
         started = time.monotonic()
         self._counts = _Counts()
         gathered = _Gathered(parts)
-        share = SHARES * self._active
+        share = max(1, round(SHARES * self._active))
         fields = task_fields(parts, share, self._min_seconds)
         self._client.post_task(self._number, fields, len(gathered.group_of))
         silence = _Silence()
@@ -112,7 +116,8 @@ class RedisEvaluator:
                 raise message
             kind, worker = message.get("kind"), str(message.get("worker"))
             if kind == REFUSAL:
-                log.warning("worker %s cannot serve this run: %s", worker, message.get("reason"))
+                self._refusals[worker] = str(message.get("reason"))
+                log.warning("worker %s refuses this run: %s", worker, self._refusals[worker])
                 return False
             if message.get("run") != self._run_id or message.get("task") != self._number:
                 self._counts.skipped += len(message.get("fitness", ()))
@@ -134,12 +139,17 @@ class RedisEvaluator:
     def _look_around(self, gathered: "_Gathered", silence: "_Silence") -> None:
         """Nothing came for a tick: say why, and post again what seems lost."""
         self._watch()
-        alive = workers_alive(self._server, self._keys)
-        if not alive and silence.should_speak():
+        alive = {worker["name"] for worker in workers_alive(self._server, self._keys)}
+        able = alive - set(self._refusals)
+        if alive and not able and not self._expect_others:
+            reasons = sorted({self._refusals[name] for name in alive})
+            raise WorkerFailure(f"all workers refuse the run: {'; '.join(reasons)}")
+        if not able and silence.should_speak():
             log.warning(
-                "waiting for %d s: no worker is here; start some with"
+                "waiting for %d s: no worker %s; start some with"
                 " 'python es/worker.py start-workers --num_workers=N'",
                 silence.seconds(),
+                "that can serve this run is here" if alive else "is here",
             )
         patience = max(PATIENCE, 5 * self._slowest)
         if silence.seconds_since_post() < patience or self._client.tickets_left():

@@ -58,8 +58,9 @@ class Simulator:
         """
         total = len(seeds)
         returns, lengths = np.empty(total), np.empty(total, np.int64)
-        for start in range(0, total, self.batch):
-            part = slice(start, min(start + self.batch, total))
+        batches = -(-total // self.batch)
+        for number in range(batches):
+            part = slice(number * total // batches, (number + 1) * total // batches)
             returns[part], lengths[part] = self._play_batch(thetas[owners[part]], seeds[part])
         if not np.isfinite(returns).all():
             bad = int(np.flatnonzero(~np.isfinite(returns))[0])
@@ -87,7 +88,8 @@ class _Lanes:
     """Who is playing: ``lanes[slot]`` is an episode of the batch, ``len(lanes)`` are running."""
 
     def __init__(self, total: int, max_steps: int | None) -> None:
-        slots = min(total, LANES)
+        # About LANES, and of episodes of equal length no few are left for the end.
+        slots = -(-total // max(1, round(total / LANES)))
         self.lanes = np.arange(slots)
         self.returns, self.lengths = np.zeros(total), np.zeros(total, np.int64)
         self._earned = np.zeros(slots)
@@ -100,7 +102,7 @@ class _Lanes:
         """Add up one step; true if an episode has ended."""
         self._step += 1
         self._earned += rewards
-        return bool(done.any()) or self._step == self._deadline
+        return bool(np.count_nonzero(done)) or self._step == self._deadline
 
     def turn_over(
         self, observations: np.ndarray, done: np.ndarray, first: np.ndarray
@@ -116,26 +118,24 @@ class _Lanes:
         """
         if self._max_steps is not None:
             done = done | (self._step - self._started >= self._max_steps)
-        ended = np.flatnonzero(done)
-        episodes = self.lanes[ended]
-        self.returns[episodes] = self._earned[ended]
-        self.lengths[episodes] = self._step - self._started[ended]
-
-        refill = ended[: len(first) - self._waiting]
         lanes, observations = self.lanes.copy(), observations.copy()
-        lanes[refill] = np.arange(self._waiting, self._waiting + len(refill))
-        self._waiting += len(refill)
-        observations[refill] = first[lanes[refill]]
-        self._earned[refill], self._started[refill] = 0.0, self._step
-
-        keep = len(lanes) - (len(ended) - len(refill))
-        emptied = ended[len(refill) :]
-        holes = emptied[emptied < keep]
-        movers = np.setdiff1d(np.arange(keep, len(lanes)), emptied, assume_unique=True)
-        for array in (lanes, observations, self._earned, self._started):
-            array[holes] = array[movers]
-        self.lanes, observations = lanes[:keep], observations[:keep]
-        self._earned, self._started = self._earned[:keep], self._started[:keep]
-        if self._max_steps is not None and keep:
+        running = len(lanes)
+        # From the back, so that the last slot is never one that has ended. One or two end in most
+        # calls: a loop is faster than arrays of indices.
+        for slot in reversed(done.nonzero()[0].tolist()):
+            episode = lanes[slot]
+            self.returns[episode] = self._earned[slot]
+            self.lengths[episode] = self._step - self._started[slot]
+            if self._waiting < len(first):
+                lanes[slot], observations[slot] = self._waiting, first[self._waiting]
+                self._earned[slot], self._started[slot] = 0.0, self._step
+                self._waiting += 1
+            else:
+                running -= 1
+                for array in (lanes, observations, self._earned, self._started):
+                    array[slot] = array[running]
+        self.lanes, observations = lanes[:running], observations[:running]
+        self._earned, self._started = self._earned[:running], self._started[:running]
+        if self._max_steps is not None and running:
             self._deadline = int(self._started.min()) + self._max_steps
         return observations

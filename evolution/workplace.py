@@ -41,7 +41,13 @@ class Workplace:
         if self.server is None:
             return LocalEvaluator(problem, noise)
         return RedisEvaluator(
-            self.server, problem, noise, run_id=run_id, min_seconds=min_seconds, watch=self._watch
+            self.server,
+            problem,
+            noise,
+            run_id=run_id,
+            min_seconds=min_seconds,
+            watch=self._watch,
+            expect_others=self.crew is None,
         )
 
     def _watch(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sacred import SETTINGS, Experiment
+from sacred.dependencies import gather_sources_and_dependencies
 from sacred.utils import ConfigAddedError, SacredError, apply_backspaces_and_linefeeds
 
 from store.observer import observe_by_default
@@ -51,8 +52,8 @@ class OurExperiment(Experiment):
             return super().run(command_name, config_updates, named_configs, *args, **kwargs)
         except ConfigAddedError as error:
             (added,) = error.__conflicting_configs__
-            known = sorted({*error.__config__} - {added.partition(".")[0]} - {"__doc__"})
-            text = f"no config key {added!r}.{did_you_mean(added, known)} Known: {', '.join(known)}"
+            known = {*error.__config__} - {added}
+            text = f"no config key {added!r}.{did_you_mean(added, known)} print_config shows all"
             raise ConfigError(text, print_traceback=False) from error
 
     def _check_named_configs(self, names: Sequence[str]) -> None:
@@ -71,14 +72,26 @@ class OurExperiment(Experiment):
             sys.exit(128 + told)
 
 
-def new_experiment(name: str, interactive: bool = False) -> Experiment:
-    """An experiment that stores config, console and sources, observed by default."""
+def new_experiment(name: str, script: dict[str, Any], interactive: bool = False) -> Experiment:
+    """An experiment that stores config, console and sources, observed by default.
+
+    Args:
+        script: the ``globals()`` of the script that defines the experiment, after its imports.
+    """
     SETTINGS.CAPTURE_MODE = "sys"  # "fd" loses the last lines when children write too
     SETTINGS.CONFIG.READ_ONLY_CONFIG = True
+    SETTINGS.DISCOVER_SOURCES = SETTINGS.DISCOVER_DEPENDENCIES = "sys"  # all that is imported
     ex = OurExperiment(name, base_dir=str(ROOT), save_git_info=False, interactive=interactive)
+    # Sacred looked at this file; what a reader of the run wants to see is the script.
+    ex.mainfile, ex.sources, ex.dependencies = gather_sources_and_dependencies(
+        script, save_git_info=False, base_dir=str(ROOT)
+    )
+    ex.doc = script["__doc__"]
     ex.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignment]
+    logger = logging.getLogger(name)
+    logger.addFilter(_is_news)
+    ex.logger = logger  # type: ignore[assignment]
     observe_by_default(ex)
-    logging.getLogger(name).addFilter(_is_news)
     return ex
 
 

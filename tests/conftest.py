@@ -14,7 +14,7 @@ from cluster.clients import Keys, WorkerClient, workers_alive
 from cluster.redis_server import Server, connect, start_server
 from evolution.evaluation import Part
 from evolution.noise import NoiseTable
-from evolution.population import Dense, Mirrored, Repeated
+from evolution.population import Dense, Mirrored, Population, Repeated
 from evolution.worker import serve
 
 FORK = multiprocessing.get_context("fork")
@@ -112,7 +112,7 @@ def make_task() -> Callable[..., list[Part]]:
     def make(dim: int, seed: int, noise: NoiseTable) -> list[Part]:
         rng = np.random.default_rng(seed)
         centre = rng.normal(0, 0.5, dim).astype(np.float32)
-        populations = (
+        populations: tuple[Population, ...] = (
             Mirrored(centre, 0.3, noise.sample(rng, 5, dim)),
             Repeated(centre, 3),
             Dense(rng.normal(0, 0.5, (4, dim)).astype(np.float32)),

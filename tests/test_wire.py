@@ -170,7 +170,22 @@ def test_noise_never_gets_through_and_never_breaks_anything() -> None:
 
 def test_random_headers_never_break_anything() -> None:
     rng = np.random.default_rng(21)
-    words = [None, True, -1, 0, 3, 2**31, 1.5, "<f4", "<i8", "|O", "a", [], {}, float("nan")]
+    words: list[Any] = [
+        None,
+        True,
+        -1,
+        0,
+        3,
+        2**31,
+        1.5,
+        "<f4",
+        "<i8",
+        "|O",
+        "a",
+        [],
+        {},
+        float("nan"),
+    ]
 
     def grown(depth: int) -> Any:
         kind = rng.integers(3) if depth else 0
@@ -185,7 +200,7 @@ def test_random_headers_never_break_anything() -> None:
         arrays = {str(key): grown(2) for key in range(rng.integers(4))}
         header = [{}, arrays] if rng.random() < 0.8 else grown(3)
         try:
-            message = unpack(framed(header, rng.bytes(rng.integers(40))))
+            message = unpack(framed(header, rng.bytes(int(rng.integers(40)))))
         except MessageError:
             continue
         assert isinstance(message, dict)

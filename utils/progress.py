@@ -1,5 +1,6 @@
 """How far a long work is: a bar on a terminal, now and then a line elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -16,10 +17,7 @@ class Progress:
         self._total, self._unit, self._done = total, unit, 0
         self._started = time.monotonic()
         self._line_at = 0.0
-        tty = sys.stderr.isatty()
-        # sacred copies standard error into the run's record: the bar goes around it
-        out = sys.__stderr__ if tty else None
-        self._bar = tqdm(total=total, unit=unit, file=out, dynamic_ncols=True) if tty else None
+        self._bar = _bar(total, unit) if sys.stderr.isatty() else None
 
     def advance(self, shown: Mapping[str, str]) -> None:
         """One round more.
@@ -47,3 +45,13 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _bar(total: int, unit: str) -> tqdm:
+    """A bar on the terminal itself: sacred would copy what goes through ``sys.stderr``."""
+    out = sys.__stderr__
+    assert out is not None
+    size = os.get_terminal_size(out.fileno())
+    # Some terminals say that they are 0 × 0: nothing would be shown there.
+    assumed = {} if size.columns and size.lines else {"ncols": 100, "nrows": 24}
+    return tqdm(total=total, unit=unit, file=out, dynamic_ncols=not assumed, **assumed)

@@ -1,0 +1,218 @@
+"""Our scripts as real processes, each test's in a place of its own, and what they leave there."""
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sacred.run import Run
+
+from es.experiment import ex
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENT, HEAD, WORKER = (f"es/{name}.py" for name in ("experiment", "head", "worker"))
+DEADLINE = 60.0  # seconds; nothing here takes a tenth of it on a machine that is not busy
+HAS_PROC = Path("/proc/self/environ").exists()
+# The user's own settings, from which tests must be free.
+SETTINGS = ("MONGO_URL", "EVO_REDIS", "EVO_RUNS", "DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
+    """The first true value of ``condition``.
+
+    Raises:
+        AssertionError: it did not come within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"in vain for {seconds} s: {what}"
+        time.sleep(0.01)
+    return value
+
+
+class Command:
+    """A running script, or one that has ended."""
+
+    def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
+        self.process, self._out, self._err = process, out, err
+
+    @property
+    def out(self) -> str:
+        """What it has written to standard output so far."""
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        """What it, and its children, have written to standard error so far."""
+        return self._err.read_text()
+
+    def end(self, seconds: float = DEADLINE) -> int:
+        """Wait for its end; returns the exit code."""
+        wait_until(lambda: self.process.poll() is not None, f"the end of {self}", seconds)
+        return self.process.returncode
+
+    def succeed(self) -> str:
+        """Wait for its end, which must be a good one; returns the standard output."""
+        assert self.end() == 0, f"{self} failed"
+        return self.out
+
+    def says(self, text: str, seconds: float = DEADLINE) -> None:
+        """Wait until it has written ``text``; it must still run or have said so before it ended."""
+
+        def said() -> bool:
+            ended = self.process.poll() is not None
+            found = text in self.out + self.err
+            assert found or not ended, f"{self} ended without {text!r}"
+            return found
+
+        wait_until(said, f"{text!r} from {self}", seconds)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to this process alone."""
+        self.process.send_signal(number)
+
+    def ctrl_c(self) -> None:
+        """Interrupt the whole process group, as a terminal does."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def __str__(self) -> str:
+        return f"{self.process.args}\n{self.out}\n{self.err}"
+
+
+class Place:
+    """A private machine, as far as our programs can tell; a context manager.
+
+    Attributes:
+        folder: has a short path, as unix sockets need; no process of another place names it.
+        runs: where experiments keep their runs.
+        env: what the programs find in their environment.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="evo-place-", dir="/tmp"))
+        self.runs = self.folder / "runs"
+        self.temporary = self.folder / "tmp"
+        self.runtime = self.folder / "run"
+        for folder in (self.temporary, self.runtime):
+            folder.mkdir(mode=0o700)
+        self.env = {name: value for name, value in os.environ.items() if name not in SETTINGS} | {
+            "EVO_RUNS": str(self.runs),
+            "TMPDIR": str(self.temporary),
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "COLUMNS": "200",
+        }
+        self._numbers = itertools.count()
+        self._started: list[Command] = []
+
+    def start(self, script: str, *arguments: str) -> Command:
+        """Start one of our scripts, in a process group of its own."""
+        number = next(self._numbers)
+        out, err = (self.folder / f"{number}.{end}" for end in ("out", "err"))
+        with out.open("wb") as out_file, err.open("wb") as err_file:
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / script), *arguments],
+                env=self.env,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out_file,
+                stderr=err_file,
+                start_new_session=True,
+            )
+        self._started.append(Command(process, out, err))
+        return self._started[-1]
+
+    def run(self, script: str, *arguments: str) -> str:
+        """Run one of our scripts to its good end; returns its standard output."""
+        return self.start(script, *arguments).succeed()
+
+    def server(self) -> Command:
+        """Start run-server, and wait until others can use it."""
+        server = self.start(HEAD, "run-server")
+        server.says("server ready")
+        return server
+
+    @property
+    def url(self) -> str:
+        """Where the server is that run-server has started."""
+        (note,) = self.runtime.glob("*/server.json")
+        return json.loads(note.read_text())["url"]
+
+    def record(self, name: str, run: int = 1) -> Any:
+        """A file that an experiment has left in its run folder, read as JSON."""
+        return json.loads((self.runs / str(run) / f"{name}.json").read_text())
+
+    def processes(self) -> dict[int, str]:
+        """The command lines of all processes of this place; needs /proc."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                with contextlib.suppress(OSError):  # it has just ended, or is not ours to see
+                    line, environ = ((entry / n).read_bytes() for n in ("cmdline", "environ"))
+                    if bytes(self.folder) in line + environ:  # servers overwrite their environment
+                        found[int(entry.name)] = line.replace(b"\0", b" ").decode()
+        return found
+
+    def leftovers(self) -> list[str]:
+        """Processes, and files outside of the run folders, that are here."""
+        files = [str(path) for top in (self.temporary, self.runtime) for path in top.rglob("*")]
+        return [*self.processes().values(), *files]
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for command in self._started:
+            if command.process.poll() is None:
+                command.process.kill()
+            command.process.wait()
+        for pid in self.processes() if HAS_PROC else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def setting(**config: Any) -> list[str]:
+    """A config as words of the command line."""
+    return [f"{name}={value!r}" for name, value in config.items()]
+
+
+def noise_file(size: int, seed: int) -> Path:
+    """Where a noise table lies while somebody uses it, on Linux."""
+    return Path(f"/dev/shm/evo-{os.getuid()}-noise-{size}-{seed}")
+
+
+def complaint(err: str) -> str:
+    """The one line on standard error that is no message of the log.
+
+    Raises:
+        AssertionError: there are none or more of them.
+    """
+    lines = [line for line in err.splitlines() if line and not line.startswith(("INFO", "WARN"))]
+    assert len(lines) == 1, err
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+def run_here(*named_configs: str, folder: Path | None = None, **config: Any) -> Run:
+    """Run the experiment inside this process: as good, and cheaper by seconds.
+
+    Args:
+        folder: where to keep the run; None: nowhere.
+    """
+    options = {"--file_storage": str(folder)} if folder else {"--unobserved": True}
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return ex.run(named_configs=named_configs, config_updates=config, options=options)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
