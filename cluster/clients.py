@@ -243,7 +243,11 @@ class WorkerClient:
         data: Any = self._server.get(key)
         if data is None:
             return None
-        message = unpack(data)
+        try:
+            message = unpack(data)
+        except MessageError as error:  # the head posts it anew when nobody answers
+            log.warning("%s is no message: %s", key, error)
+            return None
         return message if message.get(name) == wanted else None
 
     def push(self, run_id: str, result: dict[str, Any]) -> None:

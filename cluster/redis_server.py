@@ -20,16 +20,19 @@ START_SECONDS = 20
 NOTE = "server.json"
 SOCKET_PATH_LIMIT = 100  # bytes; the kernel's own limit is 103 to 107
 
-# Waits for its standard input to end, which happens however the owner dies; then it ends the
-# server and removes the folder.
+# Runs the server until its own standard input ends, which happens however the owner dies; then
+# removes the folder. A server that ends before leaves a file that says so.
 GUARDIAN = """
 trap '' INT HUP
+trap : TERM  # and goes on: the server should not outlive it
 folder=$1; shift
-"$@" </dev/null >"$folder/log" 2>&1 & server=$!
-trap 'kill "$server" 2>/dev/null' TERM
-while read -r _; do :; done
-kill "$server" 2>/dev/null
-wait "$server"
+exec 3<&0
+"$@" </dev/null 3<&- >"$folder/log" 2>&1 & server=$!
+( while read -r _; do :; done; kill "$server" ) <&3 2>/dev/null & owner=$!
+exec 3<&-
+while kill -0 "$server" 2>/dev/null; do wait "$server"; done
+: >"$folder/ended"
+while kill -0 "$owner" 2>/dev/null; do wait "$owner"; done
 rm -rf -- "$folder"
 """
 
@@ -66,6 +69,11 @@ class Server:
     url: str
     folder: Path
     guardian: subprocess.Popen[bytes]
+
+    @property
+    def ended(self) -> bool:
+        """True if the server has ended by itself."""
+        return not self.folder.exists() or (self.folder / "ended").exists()
 
     def close(self) -> None:
         assert self.guardian.stdin is not None
@@ -131,9 +139,9 @@ def _wait_until_up(server: Server) -> None:
             client.ping()
             return
         except redis.ConnectionError:
-            words = _last_words(server.folder / "log")
-            if "Address already in use" in words or time.monotonic() > deadline:
-                reason = words or f"silent for {START_SECONDS} s"
+            if server.ended or time.monotonic() > deadline:
+                silent = "it ended at once" if server.ended else f"silent for {START_SECONDS} s"
+                reason = _last_words(server.folder / "log") or silent
                 raise ServerError(f"the redis server did not start: {reason}") from None
             time.sleep(0.005)
 

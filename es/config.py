@@ -9,15 +9,17 @@ from evolution.noise import check_room
 from evolution.problem import Problem, choose_problem
 from evolution.settings import RunSettings, number, whole_number
 from evolution.workplace import check_workplace
+from policy.base import checked_hidden_sizes
 from policy.registry import is_built_in
 from store.reader import policy_file, read_policy
 from utils.names import did_you_mean
 
-# Of torch.optim: those that climb a dense gradient. Named here because torch takes two seconds to
-# import, and a misspelt name should be refused before anything is started; a test compares.
+# Of torch.optim: those that climb a dense gradient, with a weight decay and one epsilon at most.
+# Named here because torch takes two seconds to import, and a misspelt name should be refused
+# before anything is started; a test compares.
 OPTIMIZERS = (
-    *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam"),
-    *("RMSprop", "Rprop", "SGD"),
+    *("ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"),
+    "SGD",
 )
 
 
@@ -30,6 +32,7 @@ def checked_config(config: Mapping[str, Any]) -> tuple[RunSettings, Problem]:
     """
     settings = RunSettings.from_config(config)
     _check_algorithm(config)
+    _check_switches(config)
     if config["render"]:
         _check_display()
     problem = problem_of(config)
@@ -43,13 +46,18 @@ def checked_config(config: Mapping[str, Any]) -> tuple[RunSettings, Problem]:
 
 def problem_of(config: Mapping[str, Any]) -> Problem:
     """The problem that a config describes."""
-    network, own = config["network"], dict(config["network_kwargs"])
+    network, own = config["network"], config["network_kwargs"]
+    if not isinstance(network, str):
+        raise ValueError(f"network={network!r}: must be a name, such as feedforward")
+    if not isinstance(own, Mapping):
+        raise ValueError(f"network_kwargs={own!r}: must be a dict, such as {{'width': 16}}")
+    own = dict(own)
     if is_built_in(network):
         if own:
             raise ValueError(f"network_kwargs={own}: network {network!r} takes none")
         names = ("hidden_sizes", "hidden_activation", "output_activation")
         own = {name: config[name] for name in names}
-        own["hidden_sizes"] = list(own["hidden_sizes"])
+        own["hidden_sizes"] = list(checked_hidden_sizes(config["hidden_sizes"]))
     elif not config["force_cpu"] and _has_cuda():
         own["device"] = "cuda"
     return choose_problem(
@@ -79,6 +87,12 @@ def _check_algorithm(config: Mapping[str, Any]) -> None:
         hint = did_you_mean(str(config["optimizer"]), OPTIMIZERS)
         known = ", ".join(OPTIMIZERS)
         raise ValueError(f"no optimizer {config['optimizer']!r}.{hint} Known: {known}")
+
+
+def _check_switches(config: Mapping[str, Any]) -> None:
+    for name in ("render", "force_cpu", "local"):
+        if not isinstance(config[name], bool):  # 'false' is a word, and would count as true
+            raise ValueError(f"{name}={config[name]!r}: must be True or False")
 
 
 def _check_display() -> None:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from redis import RedisError
+
 from cluster.clients import AnotherHeadError
 from cluster.redis_server import ServerError
 from es.config import checked_config
@@ -14,6 +16,7 @@ from evolution.noise import NoiseTable
 from evolution.redis_evaluator import WorkerFailure
 from evolution.seeding import Seeding
 from evolution.show import show_episode
+from evolution.simulator import EpisodeError
 from evolution.strategy import Strategy
 from evolution.workplace import open_workplace
 from policy.base import Policy
@@ -93,11 +96,12 @@ def lander():
     env_name = "LunarLanderContinuous-v3"
     hidden_sizes = []
     output_activation = "none"
-    pop_size = 100
-    num_episodes = 1
+    pop_size = 50
+    num_episodes = 2
     num_generations = 300
-    lr = 0.1
+    lr = 0.05
     sigma = 0.1
+    l2coeff = 0.002
 
 
 @ex.named_config
@@ -234,7 +238,8 @@ def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) 
 def run(_run: "Run", _config: Mapping[str, Any]) -> float:
     """Evolve a policy; the result is the mean return of the last one on fresh episodes."""
     end_on_sigterm()
-    with in_one_line(RunError, ServerError, AnotherHeadError, WorkerFailure):
+    expected = ServerError, RedisError, AnotherHeadError, WorkerFailure, EpisodeError
+    with in_one_line(RunError, *expected):
         return evolve_policy(_run, _config)
 
 

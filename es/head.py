@@ -61,8 +61,9 @@ def run_server(stop: bool, port: int) -> None:
         click.echo(f"server ready at {without_password(server.url)}; end it with Ctrl-C")
         sys.stdout.flush()
         try:
-            while not end.wait(1.0) and server.guardian.poll() is None:
-                pass
+            while not end.wait(1.0):
+                if server.ended:
+                    raise click.ClickException("the server has ended by itself")
         finally:
             withdraw()
 

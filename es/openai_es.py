@@ -1,5 +1,6 @@
 """Evolution Strategies as in Salimans et al. 2017, arXiv:1703.03864, Algorithm 2."""
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -77,11 +78,8 @@ class OpenAIES:
         # torch.optim takes a second to import what it needs: that goes on while the first
         # generation is evaluated.
         pool = ThreadPoolExecutor(1)
-        self._making = pool.submit(
-            lambda: make_optimizer(
-                optimizer, self._theta, lr=lr, weight_decay=l2coeff, betas=betas, eps=eps
-            )
-        )
+        settings: dict[str, Any] = {"weight_decay": l2coeff, "betas": betas, "eps": eps}
+        self._making = pool.submit(make_optimizer, optimizer, self._theta, lr=lr, **settings)
         pool.shutdown(wait=False)
 
     @property
@@ -112,8 +110,9 @@ class OpenAIES:
         }
 
     def state(self) -> dict[str, Any]:
-        return {"theta": self._theta.clone(), "optimizer": self._optimizer.state_dict()}
+        # Copies both ways: torch hands out, and takes over, the tensors that it works on.
+        return copy.deepcopy({"theta": self._theta, "optimizer": self._optimizer.state_dict()})
 
     def restore(self, state: dict[str, Any]) -> None:
         self._theta.copy_(state["theta"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))

@@ -12,6 +12,7 @@ from evolution.noise import NoiseTable
 from evolution.population import from_fields, to_fields
 from evolution.problem import Problem
 
+MAX_SECONDS = 1e9  # of any duration that somebody may claim
 RESULT, FAILURE, REFUSAL = "result", "failure", "refusal"
 
 
@@ -46,8 +47,10 @@ def task_parts(message: dict[str, Any]) -> list[Part]:
         MessageError: fields that are missing or do not fit together.
     """
     try:
+        if message["share"] < 1 or not 0 <= message["min_seconds"] < MAX_SECONDS:
+            raise ValueError(f"share={message['share']}, min_seconds={message['min_seconds']}")
         return [_part(message, f"{i}.") for i in range(int(message["parts"]))]
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise MessageError(f"no task: {error}") from error
 
 
@@ -86,8 +89,9 @@ class Rows:
             array = getattr(rows, name)
             if not isinstance(array, np.ndarray) or array.dtype.str != dtype or array.ndim != 1:
                 raise MessageError(f"{name} must be a {dtype} vector")
-        if not all(isinstance(value, int | float) for value in (rows.seconds, rows.waited)):
-            raise MessageError("seconds and waited must be numbers")
+        for seconds in (rows.seconds, rows.waited):
+            if not isinstance(seconds, int | float) or not 0 <= seconds < MAX_SECONDS:
+                raise MessageError(f"seconds and waited must be durations, not {seconds!r:.50}")
         pieces = rows.pieces
         if not len(pieces) or pieces.min() < 0 or pieces.max() >= len(group_of):
             raise MessageError(f"pieces out of range: {pieces[:5]}")

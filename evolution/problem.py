@@ -11,6 +11,7 @@ import numpy as np
 from env.actions import decoder
 from env.engines import VectorEngine, make_engine, resolve_engine, versions
 from env.ids import current_id
+from evolution.settings import whole_number
 from policy.base import Policy
 from policy.registry import make_policy as policy_of
 
@@ -103,8 +104,8 @@ def choose_problem(
     Raises:
         ValueError: a name that is not known, with near matches; a cut-off below one step.
     """
-    if max_steps is not None and max_steps < 1:
-        raise ValueError(f"max_ep_length={max_steps}: must be None or at least 1 step")
+    if max_steps is not None:
+        whole_number("max_ep_length", max_steps, 1)
     env_id = current_id(env_name)
     chosen = resolve_engine(engine, env_id)
     problem = Problem(env_id, chosen, network, policy_kwargs or {}, action_scaling, max_steps)

@@ -120,7 +120,8 @@ class RedisEvaluator:
                 log.warning("worker %s refuses this run: %s", worker, self._refusals[worker])
                 return False
             if message.get("run") != self._run_id or message.get("task") != self._number:
-                self._counts.skipped += len(message.get("fitness", ()))
+                fitness = message.get("fitness")
+                self._counts.skipped += fitness.size if isinstance(fitness, np.ndarray) else 0
                 return False
             if kind == FAILURE:
                 raise WorkerFailure(f"worker {worker}: {message.get('reason')}")

@@ -66,6 +66,8 @@ def check_workplace(evaluator: str, url: str | None, local: bool) -> None:
     if evaluator not in EVALUATORS:
         hint = did_you_mean(evaluator, EVALUATORS)
         raise ValueError(f"evaluator={evaluator!r} is none of {', '.join(EVALUATORS)}.{hint}")
+    if not isinstance(url, str | None):
+        raise ValueError(f"redis={url!r}: must be a URL, such as redis://host:6379")
     if (url and "password=" in url.partition("?")[2]) or "@" in (url or ""):
         raise ValueError(
             "redis: the config is stored with the run, so a URL with a password belongs into"

@@ -1,14 +1,17 @@
 """What cannot be is refused in one clear line, before anything is started."""
 
-import itertools
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import EXPERIMENT, HEAD, WORKER, Place, complaint, noise_file, setting
+import torch
+from commands import EXPERIMENT, HAS_PROC, HEAD, Place, complaint
 
+from cluster.clients import HeadClient, Keys
+from cluster.redis_server import Server, connect
 from es.experiment import ex
+
+Refused = Callable[[str], str]
 
 DICT_ENV = """
 import gymnasium as gym
@@ -51,20 +54,24 @@ NAMES = [
     ("network=breaks:Net", "breaks", "out of cheese"),
     ("network=no_net:Nets", "'no_net:Nets'", "'Net'"),
     ("network=no_net:Net", "'no_net:Net'", "torch.nn.Module"),
-    ("network=3", "3", "feedforward"),
+    ("network=3", "network=3", "feedforward"),
     ("network_kwargs={'a':1}", "'a'", "none"),
+    ("network_kwargs=3", "network_kwargs=3", "dict"),
     ("hidden_activation=tanhh", "'tanhh'", "'tanh'"),
     ("output_activation=gausian", "'gausian'", "'gaussian'"),
-    ("hidden_sizes=16", "16", "[64, 64]"),
+    ("hidden_sizes=16", "hidden_sizes=16", "[64, 64]"),
     ("hidden_sizes=[16,0]", "0", "whole number"),
     ("optimizer=Adem", "'Adem'", "'Adam'"),
     ("optimizer=LBFGS", "'LBFGS'", "Adam"),
+    ("optimizer=Rprop", "'Rprop'", "Adam"),
     ("engine=envpol", "'envpol'", "'envpool'"),
     ("evaluator=ray", "'ray'", "redis"),
     ("evaluator=3", "3", "redis"),
     ("action_scaling=clp", "'clp'", "'clip'"),
-    ("env_name=odd_spaces:Dictionary-v0", "Dict", "Dictionary-v0"),
-    ("env_name=odd_spaces:Words-v0", "Text", "Box"),
+    ("env_name=odd_spaces:Dictionary-v0", "Dict(", "Box, Discrete"),
+    ("env_name=odd_spaces:Words-v0", "Text(", "Box"),
+    ("local=false", "local='false'", "True or False"),
+    ("render=yes", "render='yes'", "True or False"),
 ]
 NUMBERS = [
     ("pop_size=51", "pop_size=51", "pairs"),
@@ -86,12 +93,12 @@ NUMBERS = [
     ("final_episodes=1", "final_episodes=1", "2 or more"),
     ("num_serializations=0", "num_serializations=0", "1 or more"),
     ("num_workers=0", "num_workers=0", "1 or more"),
-    ("max_ep_length=0", "max_ep_length=0", "at least 1"),
-    ("max_ep_length=ten", "max_ep_length='ten'", "at least 1"),
+    ("max_ep_length=0", "max_ep_length=0", "1 or more"),
+    ("max_ep_length=ten", "max_ep_length='ten'", "whole number"),
     ("env_seed=-2", "env_seed=-2", "-1"),
     ("env_seed=10000000000", "env_seed=10000000000", "-1"),
     ("seed=-1", "seed=-1", "0 or more"),
-    ("noise_size=17", "noise_size=17", "18"),
+    ("lander noise_size=17", "noise_size=17", "18"),
     ("noise_size=0", "noise_size=0", "1 or more"),
     ("min_task_runtime=-1", "min_task_runtime=-1", "0 or more"),
     ("stop_fitness=high", "stop_fitness='high'", "number"),
@@ -99,7 +106,7 @@ NUMBERS = [
 PLACES = [
     (f"redis={NOBODY}", NOBODY, "no redis server answers"),
     ("redis=localhost", "localhost", "redis://"),
-    ("redis=3", "3", "redis"),
+    ("redis=3", "redis=3", "redis://"),
     ("redis=redis://:secret@127.0.0.1:1", "EVO_REDIS", "password"),
     ("local=False", "local=False", "run-server"),
     ("render=True", "render=True", "display"),
@@ -137,23 +144,88 @@ def place(monkeypatch: pytest.MonkeyPatch, modules: Path) -> Iterator[Place]:
         yield place
 
 
+@pytest.fixture
+def refused(place: Place, capfd: pytest.CaptureFixture[str]) -> Refused:
+    """Type a command line; gives the line that says why it cannot be.
+
+    The command line as such, but in this process: starting it 80 times would cost minutes.
+    """
+
+    def typed(words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            ex.run_commandline([EXPERIMENT, "with", *words.split()])
+        assert ended.value.code == 1
+        assert nothing_was_started(place)
+        return complaint(capfd.readouterr().err)
+
+    return typed
+
+
 def nothing_was_started(place: Place) -> bool:
     return not place.runs.exists() and not (place.folder / "started").exists()
 
 
-@pytest.mark.parametrize(
-    ("typed", "value", "right"),
-    [*CONFIGS, *NAMES, *NUMBERS, *PLACES],
-    ids=lambda each: each if "=" in each else "",
-)
-def test_a007_refused_in_one_line(
-    typed: str, value: str, right: str, place: Place, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The command line as such, but in this process: starting 60 more costs a minute."""
-    with pytest.raises(SystemExit) as ended:
-        ex.run_commandline([EXPERIMENT, "with", *typed.split()])
-    assert ended.value.code == 1
-    line = complaint(capfd.readouterr().err)
+@pytest.mark.parametrize(("words", "value", "right"), [*CONFIGS, *NAMES, *NUMBERS, *PLACES])
+def test_a007_refused_in_one_line(words: str, value: str, right: str, refused: Refused) -> None:
+    line = refused(words)
     assert value in line
     assert right in line
+
+
+def test_a007_policy_file_that_does_not_fit(place: Place, refused: Refused) -> None:
+    """Not found out when the workers wait already."""
+    file = place.folder / "other.model"
+    file.write_text("no policy")
+    assert f"{file} is no saved policy" in refused(f"lander load_from={file}")
+    torch.save([1, 2], file)
+    assert "not a state_dict" in refused(f"lander load_from={file}")
+    torch.save({"weight": torch.zeros(3)}, file)
+    assert "weight" in refused(f"lander load_from={file}")
+
+
+def test_a007_second_head_on_a_server(
+    server: Server, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVO_REDIS", server.url)
+    first = HeadClient(connect(server.url), "1-first", Keys())
+    first.lead()
+    line = refused("sphere")
+    assert "1-first" in line
+    assert "another server" in line
+    assert "password" not in line
+
+
+@pytest.mark.parametrize(
+    ("words", "value", "right"),
+    [
+        (["with", "lander", "pop_sise=4"], "'pop_sise'", "'pop_size'"),
+        (["with", "lander", "env_name=LunarLandr-v3"], "'LunarLandr-v3'", "'LunarLander-v3'"),
+    ],
+)
+def test_a007_as_a_program(words: list[str], value: str, right: str, place: Place) -> None:
+    command = place.start(EXPERIMENT, *words)
+    assert command.end() == 1
+    line = complaint(command.err)
+    assert value in line
+    assert right in line
+    assert command.out == ""
     assert nothing_was_started(place)
+    if HAS_PROC:
+        assert place.leftovers() == []
+
+
+def test_server_that_cannot_start_is_told_in_one_line(place: Place) -> None:
+    """And this also shows that the tests above would notice a server."""
+    command = place.start(EXPERIMENT, "with", "sphere", "num_generations=1")
+    assert command.end() == 1
+    told = [line for line in command.err.splitlines() if "the redis server did not start" in line]
+    assert len(told) == 1
+    assert "Traceback" not in command.err
+    assert not nothing_was_started(place)
+
+
+@pytest.mark.parametrize("words", [["status"], ["flush"], ["status", f"--redis={NOBODY}"]])
+def test_head_without_a_server_says_so(words: list[str], place: Place) -> None:
+    command = place.start(HEAD, *words)
+    assert command.end() == 1
+    assert ("run-server" in complaint(command.err)) or (NOBODY in complaint(command.err))

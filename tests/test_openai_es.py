@@ -115,7 +115,7 @@ def test_a011_pairs_are_mirrored_around_theta_and_differ(noise: NoiseTable) -> N
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW"])
 def test_a014_without_a_gradient_theta_shrinks(optimizer: str, noise: NoiseTable) -> None:
-    strategy = start(noise, optimizer=optimizer)
+    strategy = start(noise, np.array([0.5, -0.5, 2.0, -2.0] * 3), optimizer=optimizer)
     for _ in range(3):
         before = strategy.theta
         strategy.tell(strategy.ask(np.random.default_rng(0)), evaluated(np.full(10, 7.0)))
@@ -135,15 +135,16 @@ def test_a014_without_a_gradient_and_decay_theta_stays(optimizer: str, noise: No
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a016_the_sphere_converges_within_100_generations(seed: int, noise: NoiseTable) -> None:
-    """From a distance of about 3 per action: a return of -100 or so."""
-    problem = choose_problem(env_name="Sphere-v0", policy_kwargs={"hidden_sizes": []})
-    problem = type(problem)(**{**problem.to_json(), "action_scaling": "none"})
+def test_a016_the_sphere_converges_within_150_generations(seed: int, noise: NoiseTable) -> None:
+    """With the settings of ``with sphere``, from about 3 away in each component."""
+    problem = choose_problem(
+        env_name="Sphere-v0", policy_kwargs={"hidden_sizes": []}, action_scaling="none"
+    )
     theta = np.random.default_rng(seed).normal(0, 2, problem.make_policy().num_params)
-    strategy = start(noise, theta, pop_size=50, sigma=0.05, lr=0.2, l2coeff=0.0)
+    strategy = start(noise, theta, pop_size=50, sigma=0.05, lr=0.05, l2coeff=0.0)
     with LocalEvaluator(problem, noise) as evaluator:
         run = evolve(
-            strategy, evaluator, generations=100, episodes=1, eval_episodes=1, seeding=Seeding(seed)
+            strategy, evaluator, generations=150, episodes=1, eval_episodes=1, seeding=Seeding(seed)
         )
         fitness = [generation.fitness for generation in run]
     assert fitness[0] < -20

@@ -1,0 +1,371 @@
+"""What heads and workers say to each other through a real server."""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from conftest import FORK
+
+from cluster.clients import (
+    AnotherHeadError,
+    HeadClient,
+    Keys,
+    WorkerClient,
+    flush,
+    head_status,
+    parse_ticket,
+    workers_alive,
+)
+from cluster.redis_server import Server, connect
+from cluster.wire import MessageError, pack
+from evolution.messages import Rows, task_fields, task_parts
+from evolution.noise import NoiseTable
+
+KEYS = Keys()
+
+
+@pytest.fixture
+def db(server: Server) -> redis.Redis:
+    return connect(server.url)
+
+
+@pytest.fixture
+def head(db: redis.Redis) -> HeadClient:
+    made = HeadClient(db, "run-1", KEYS)
+    made.lead()
+    made.post_run({"what": "to set up"})
+    return made
+
+
+@pytest.fixture
+def worker(db: redis.Redis) -> WorkerClient:
+    return WorkerClient(db, "w", KEYS)
+
+
+# --- who leads
+
+
+def test_a_second_head_is_refused_as_long_as_the_first_lives(db: redis.Redis) -> None:
+    HeadClient(db, "first", KEYS).lead()
+    with pytest.raises(AnotherHeadError, match=rf"run first .* \(process {os.getpid()} on"):
+        HeadClient(db, "second", KEYS).lead()
+    assert (head_status(db, KEYS) or {})["run"] == "first"
+
+
+def test_the_place_of_a_dead_head_is_taken_and_tidied(db: redis.Redis, server: Server) -> None:
+    def lead_and_die() -> None:
+        client = HeadClient(connect(server.url), "dead", KEYS)
+        client.lead()
+        client.post_run({})
+        client.post_task(0, {}, 5)
+        WorkerClient(connect(server.url), "w", KEYS).push("dead", {})
+        os._exit(9)
+
+    process = FORK.Process(target=lead_and_die)
+    process.start()
+    process.join()
+    assert db.llen(KEYS.tickets) == 5
+    HeadClient(db, "next", KEYS).lead()
+    assert (head_status(db, KEYS) or {})["run"] == "next"
+    left = {KEYS.tickets, KEYS.task("dead"), KEYS.results("dead")}
+    assert not any(db.exists(key) for key in left)
+
+
+def test_a_silent_head_on_another_machine_is_waited_out(db: redis.Redis) -> None:
+    """One cannot ask another machine whether a process lives; its word expires."""
+    other = b'{"host": "elsewhere", "pid": 1, "run": "theirs"}'
+    db.set(KEYS.head, other, px=300)
+    HeadClient(db, "mine", KEYS).lead()
+    assert (head_status(db, KEYS) or {})["run"] == "mine"
+
+
+def test_a_heads_word_expires_unless_it_beats(db: redis.Redis, head: HeadClient) -> None:
+    assert 0 < db.ttl(KEYS.head) <= 6
+    db.pexpire(KEYS.head, 100)
+    head.beat(17, 250.0)
+    assert db.pttl(KEYS.head) > 5000
+    status = head_status(db, KEYS)
+    assert status is not None
+    assert (status["generation"], status["rate"], status["run"]) == (17, 250.0, "run-1")
+    assert (status["host"], status["pid"]) == (socket.gethostname(), os.getpid())
+
+
+def test_a_head_leaves_nothing_behind(
+    db: redis.Redis, head: HeadClient, worker: WorkerClient
+) -> None:
+    head.post_task(0, {}, 3)
+    worker.push("run-1", {})
+    head.close()
+    assert db.keys() == []
+    assert head_status(db, KEYS) is None
+
+
+# --- runs, tasks and tickets
+
+
+def test_every_piece_has_one_ticket(head: HeadClient, worker: WorkerClient) -> None:
+    head.post_task(4, {"a": 1}, 3)
+    assert [worker.take(1) for _ in range(3)] == [("run-1", 4, piece) for piece in range(3)]
+    assert worker.take(0.01) is None
+    assert head.tickets_left() == 0
+
+
+def test_a_new_task_replaces_the_old_one_and_its_tickets(
+    head: HeadClient, worker: WorkerClient
+) -> None:
+    head.post_task(0, {"a": np.arange(3)}, 3)
+    head.post_task(1, {"a": np.arange(4)}, 2)
+    assert head.tickets_left() == 2
+    assert worker.take(1) == ("run-1", 1, 0)
+    assert worker.task("run-1", 0) is None
+    task = worker.task("run-1", 1)
+    assert task is not None
+    assert task["a"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("left", "share", "at_least", "taken"),
+    [(10, 4, 0, 2), (10, 4, 5, 5), (10, 1, 0, 10), (10, 11, 0, 0), (3, 2, 100, 3), (0, 1, 4, 0)],
+)
+def test_a_worker_takes_its_share_or_at_least_so_many(
+    left: int, share: int, at_least: int, taken: int, head: HeadClient, worker: WorkerClient
+) -> None:
+    head.post_task(0, {}, left + 1)
+    worker.take(1)
+    assert worker.take_more("run-1", 0, share, at_least) == list(range(1, taken + 1))
+    assert head.tickets_left() == left - taken
+
+
+def test_tickets_of_other_tasks_and_garbage_are_dropped(
+    db: redis.Redis, head: HeadClient, worker: WorkerClient
+) -> None:
+    head.post_task(0, {}, 1)
+    db.rpush(KEYS.tickets, "run-1/3#1", "other/0#2", b"\xff\x00garbage", "run-1/0#7")
+    worker.take(1)
+    assert worker.take_more("run-1", 0, 1, 0) == [7]
+    db.rpush(KEYS.tickets, b"no ticket")
+    assert worker.take(1) is None
+
+
+def test_a_ticket_that_is_given_back_is_the_next_to_be_taken(
+    head: HeadClient, worker: WorkerClient
+) -> None:
+    head.post_task(0, {}, 3)
+    ticket = worker.take(1)
+    assert ticket == ("run-1", 0, 0)
+    worker.give_back(*ticket)
+    assert head.tickets_left() == 3
+    assert worker.take(1) == ticket
+
+
+def test_a_repost_restores_what_was_flushed(
+    db: redis.Redis, head: HeadClient, worker: WorkerClient
+) -> None:
+    head.post_task(2, {"a": 1}, 9)
+    flush(db, KEYS)
+    assert worker.take(0.01) is None
+    assert worker.run_spec("run-1") is None
+    head.repost(2, [3, 8])
+    assert [worker.take(1), worker.take(1)] == [("run-1", 2, 3), ("run-1", 2, 8)]
+    assert worker.run_spec("run-1") == {"run": "run-1", "what": "to set up"}
+    assert worker.task("run-1", 2) == {"run": "run-1", "task": 2, "a": 1}
+
+
+def test_of_another_run_or_task_there_is_nothing(head: HeadClient, worker: WorkerClient) -> None:
+    head.post_task(0, {}, 1)
+    assert worker.run_spec("run-2") is None
+    assert worker.task("run-1", 1) is None
+    assert worker.task("run-2", 0) is None
+
+
+def test_garbage_in_place_of_a_run_or_task_is_nothing(
+    db: redis.Redis, head: HeadClient, worker: WorkerClient
+) -> None:
+    head.post_task(0, {}, 1)
+    for garbage in (b"", b"garbage", pack({"run": "run-1", "task": 0})[:-1]):
+        db.set(KEYS.run, garbage)
+        db.set(KEYS.task("run-1"), garbage)
+        assert worker.run_spec("run-1") is None
+        assert worker.task("run-1", 0) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "ticket"),
+    [
+        (b"run-1.x_y/12#345", ("run-1.x_y", 12, 345)),
+        (b"run/0#0", ("run", 0, 0)),
+        (b"run/0#0\n", None),
+        (b"run/-1#0", None),
+        (b"run/1#", None),
+        (b"/1#1", None),
+        (b"a/b/1#1", None),
+        (b"run/1#1#1", None),
+        (b"run/1#" + b"9" * 16, None),
+        (b"", None),
+        (b"\xff/1#1", None),
+    ],
+)
+def test_what_is_a_ticket(data: bytes, ticket: Any) -> None:
+    assert parse_ticket(data) == ticket
+
+
+# --- results
+
+
+def test_results_come_in_order_bad_ones_as_errors(
+    db: redis.Redis, head: HeadClient, worker: WorkerClient
+) -> None:
+    worker.push("run-1", {"n": 1})
+    db.rpush(KEYS.results("run-1"), b"garbage", b"")
+    worker.push("run-1", {"n": 2, "a": np.arange(2)})
+    worker.push("run-2", {"n": 3})
+    got = head.results(0.01)
+    first, bad, empty, second = (next(got) for _ in range(4))
+    assert first == {"n": 1, "run": "run-1", "worker": "w"}
+    assert isinstance(bad, MessageError)
+    assert isinstance(empty, MessageError)
+    assert isinstance(second, dict)
+    assert second["n"] == 2
+    assert next(got) is None
+    worker.push("run-1", {"n": 4})
+    assert (next(got) or {})["n"] == 4  # type: ignore[index]
+
+
+def test_results_that_nobody_reads_expire(db: redis.Redis, worker: WorkerClient) -> None:
+    worker.push("lost", {})
+    assert 0 < db.ttl(KEYS.results("lost")) <= 3600
+
+
+ROWS: dict[str, Any] = {
+    "pieces": np.array([0, 2]),
+    "fitness": np.array([1, 2, 3], np.float32),
+    "steps": np.array([4, 5, 6]),
+    "seconds": 0.5,
+    "waited": 0.25,
+}
+GROUP_OF = np.array([2, 1, 1])
+
+
+def test_rows_survive_the_wire() -> None:
+    rows = Rows.from_fields(Rows(**ROWS).to_fields(3), GROUP_OF)
+    assert {name: np.array_equal(value, getattr(rows, name)) for name, value in ROWS.items()} == {
+        name: True for name in ROWS
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pieces", np.array([0, 3])),
+        ("pieces", np.array([-1, 2])),
+        ("pieces", np.array([2, 0])),
+        ("pieces", np.array([0, 0])),
+        ("pieces", np.array([], np.int64)),
+        ("pieces", np.array([0, 2], np.int32)),
+        ("pieces", np.array([[0, 2]])),
+        ("pieces", [0, 2]),
+        ("pieces", np.array([1, 2])),
+        ("fitness", np.array([1, 2], np.float32)),
+        ("fitness", np.array([1, 2, 3, 4], np.float32)),
+        ("fitness", np.array([1, 2, 3], np.float64)),
+        ("fitness", np.array([1, np.nan, 3], np.float32)),
+        ("fitness", np.array([1, 2, np.inf], np.float32)),
+        ("fitness", 5),
+        ("steps", np.array([4, 5])),
+        ("steps", np.array([4, 0, 6])),
+        ("steps", np.array([4, -5, 6])),
+        ("steps", np.array([4.0, 5.0, 6.0])),
+        ("seconds", "long"),
+        ("seconds", None),
+        ("seconds", -1.0),
+        ("seconds", float("nan")),
+        ("seconds", float("inf")),
+        ("waited", 10**400),
+        ("waited", ROWS["pieces"]),
+    ],
+)
+def test_rows_that_cannot_be_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(MessageError):
+        Rows.from_fields(ROWS | {name: value}, GROUP_OF)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_without_a_field_are_refused(name: str) -> None:
+    with pytest.raises(MessageError, match=f"without '{name}'"):
+        Rows.from_fields({k: v for k, v in ROWS.items() if k != name}, GROUP_OF)
+
+
+def test_a_task_that_is_none_is_refused(make_task: Callable, noise: NoiseTable) -> None:
+    fields = task_fields(make_task(10, 0, noise), share=2, min_seconds=0.1)
+    assert len(task_parts(fields)) == 3
+    wrong: list[dict[str, Any]] = [{name: None} for name in fields]
+    wrong += [{"parts": 4}, {"parts": float("inf")}, {"share": 0}, {"min_seconds": float("nan")}]
+    wrong += [{"1.copies": 4}, {"2.values": np.zeros(3)}, {"0.env_seeds": np.zeros(5, np.int64)}]
+    for change in wrong:
+        if change not in ({"0.centre": None}, {"0.sigma": None}, {"1.theta": None}):
+            with pytest.raises(MessageError, match="no task"):
+                task_parts(fields | change)
+    for name in fields:
+        with pytest.raises(MessageError, match="no task"):
+            task_parts({key: value for key, value in fields.items() if key != name})
+
+
+# --- workers, groups and other people's keys
+
+
+def test_workers_are_known_while_they_beat(db: redis.Redis, worker: WorkerClient) -> None:
+    assert workers_alive(db, KEYS) == []
+    WorkerClient(db, "a", KEYS).beat("")
+    worker.beat("run-1")
+    who = {"host": socket.gethostname(), "pid": os.getpid()}
+    assert workers_alive(db, KEYS) == [
+        {"name": "a", "doing": "", **who},
+        {"name": "w", "doing": "run-1", **who},
+    ]
+    assert 0 < db.ttl(KEYS.worker("w")) <= 6
+    worker.leave()
+    assert [each["name"] for each in workers_alive(db, KEYS)] == ["a"]
+
+
+def test_a072_flush_deletes_our_keys_and_no_others(
+    db: redis.Redis, head: HeadClient, worker: WorkerClient
+) -> None:
+    head.post_task(0, {}, 2)
+    worker.push("run-1", {})
+    worker.beat("")
+    others = {b"es:exp", b"evolution", b"evo:other:tickets", b"evo:default", b"evo:default2:run"}
+    db.mset(dict.fromkeys(others, "theirs"))
+    assert flush(db, KEYS) == sorted(
+        [KEYS.head, KEYS.run, KEYS.tickets, KEYS.task("run-1"), KEYS.results("run-1")]
+        + [KEYS.worker("w")]
+    )
+    assert set(db.keys()) == others
+    assert flush(db, KEYS) == []
+
+
+def test_a075_groups_on_one_server_do_not_meet(db: redis.Redis, head: HeadClient) -> None:
+    other = HeadClient(db, "run-2", Keys("other"))
+    other.lead()
+    other.post_run({})
+    other.post_task(0, {}, 4)
+    head.post_task(0, {}, 1)
+    one, two = WorkerClient(db, "a", KEYS), WorkerClient(db, "a", Keys("other"))
+    two.beat("")
+    assert workers_alive(db, KEYS) == []
+    assert one.take(1) == ("run-1", 0, 0)
+    assert one.take(0.01) is None
+    assert one.run_spec("run-2") is None
+    assert two.take(1) == ("run-2", 0, 0)
+    head.close()
+    assert other.tickets_left() == 3
+    assert (head_status(db, Keys("other")) or {})["run"] == "run-2"
+
+
+@pytest.mark.parametrize("group", ["", "a b", "a:b", "*", "x" * 65])
+def test_group_names_are_plain(group: str) -> None:
+    with pytest.raises(ValueError, match="group="):
+        Keys(group)

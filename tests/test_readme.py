@@ -1,0 +1,78 @@
+"""What the README tells a user to type is executed here, and its tables are held against the code."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from commands import HEAD, ROOT, WORKER, Place
+from es.experiment import ex
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = sorted(
+    {m[1].strip() for m in re.finditer(r"(?<![\w/-])python (es/\w+\.py[^`\n#]*)", README)}
+)
+TARGETS = sorted({m[1] for m in re.finditer(r"\bmake ([a-z]+)\b(?=[`\n ]*(?:#|`|\n))", README)})
+TINY = ["num_generations=1", "pop_size=4", "num_episodes=1", "eval_episodes=1", "final_episodes=2"]
+
+
+def test_the_readme_has_commands() -> None:
+    assert {"es/experiment.py with lander", "es/head.py run-server"} <= set(COMMANDS)
+    assert {"lander", "test"} <= set(TARGETS)
+
+
+@pytest.mark.slow
+def test_a008_readme_commands_work() -> None:
+    """All of them, on one private machine, in an order that makes sense."""
+    left = set(COMMANDS)
+
+    def take(pattern: str) -> list[str]:
+        found = sorted(command for command in left if re.search(pattern, command))
+        left.difference_update(found)
+        return found
+
+    with Place() as place:
+        for command in take("print_"):
+            place.run(*command.split())
+        (stop,) = take("run-server --stop")
+        (server,) = take("run-server")
+        place.start(*server.split()).says("server ready")
+        for command in take("start-workers"):
+            place.start(*command.split())
+        for command in take("experiment.py with"):
+            assert "final fitness" in place.run(*command.split(), *TINY)
+        assert "workers alive" in place.run(*take("status")[0].split())
+        assert "deleted" in place.run(*take("flush")[0].split())
+        place.start(*stop.split()).says("server ready")
+    assert not left, "commands that this test does not know how to run"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+@pytest.mark.parametrize("target", TARGETS)
+def test_a008_make_targets_exist(target: str) -> None:
+    subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_every_config_key_is_explained() -> None:
+    config = ex.run("print_config", options={"--unobserved": True}).config
+    section = README.partition("## Config keys")[2].partition("\n## ")[0]
+    explained = set(re.findall(r"`(\w+)`", "\n".join(_first_cells(section))))
+    assert explained == set(config)
+
+
+def test_every_named_config_is_listed() -> None:
+    section = README.partition("## Named configs")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"`(\w+)`", "\n".join(_first_cells(section))))
+    assert listed == set(ex.named_configs)
+
+
+def _first_cells(section: str) -> list[str]:
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    return [row.split("|")[1] for row in rows]
+
+
+def test_commands_name_scripts_of_ours() -> None:
+    for command in COMMANDS:
+        assert (ROOT / command.split()[0]).is_file()
+    assert {HEAD, WORKER} <= {command.split()[0] for command in COMMANDS}
