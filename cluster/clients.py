@@ -228,8 +228,11 @@ class WorkerClient:
         if count < 1:
             return []
         popped: Any = self._server.lpop(self.keys.tickets, count) or []
-        tickets = [parse_ticket(ticket) for ticket in popped]
-        return [t[2] for t in tickets if t is not None and t[:2] == (run_id, number)]
+        tickets = [(data, ticket) for data in popped if (ticket := parse_ticket(data))]
+        newer = [data for data, ticket in tickets if ticket[:2] != (run_id, number)]
+        if newer:  # the head has moved on: somebody is to have them
+            self._server.lpush(self.keys.tickets, *reversed(newer))
+        return [ticket[2] for _, ticket in tickets if ticket[:2] == (run_id, number)]
 
     def run_spec(self, run_id: str) -> dict[str, Any] | None:
         """What to set up for ``run_id``; None if the head has moved on to another run."""

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 
@@ -30,9 +31,9 @@ exec 3<&0
 "$@" </dev/null 3<&- >"$folder/log" 2>&1 & server=$!
 ( while read -r _; do :; done; kill "$server" ) <&3 2>/dev/null & owner=$!
 exec 3<&-
-while kill -0 "$server" 2>/dev/null; do wait "$server"; done
+while kill -0 "$server"; do wait "$server"; done 2>/dev/null
 : >"$folder/ended"
-while kill -0 "$owner" 2>/dev/null; do wait "$owner"; done
+while kill -0 "$owner"; do wait "$owner"; done 2>/dev/null
 rm -rf -- "$folder"
 """
 
@@ -189,7 +190,7 @@ def announce(url: str) -> Path:
 
 def withdraw() -> None:
     """Remove what ``announce`` of this process wrote."""
-    if (running := running_server()) and running["pid"] == os.getpid():
+    if (noted := _noted()) and noted["pid"] == os.getpid():
         with contextlib.suppress(OSError):
             (_folder() / NOTE).unlink()
             _folder().rmdir()
@@ -197,15 +198,22 @@ def withdraw() -> None:
 
 def running_server() -> dict[str, Any] | None:
     """The url and pid of this user's run-server; None if there is none, or it has died."""
+    noted = _noted()
     try:
-        status = _folder().lstat()
-        if not _is_private(status):
-            return None
-        running = json.loads((_folder() / NOTE).read_text())
-        os.kill(running["pid"], 0)
-    except (FileNotFoundError, ProcessLookupError, ValueError):
+        if noted is not None:
+            os.kill(noted["pid"], 0)
+            os.stat(urlsplit(noted["url"]).path)  # the pid of a dead one may be another's by now
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
-    return running
+    return noted
+
+
+def _noted() -> dict[str, Any] | None:
+    """What the last ``announce`` wrote, if it is still there."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        if _is_private(_folder().lstat()):
+            return json.loads((_folder() / NOTE).read_text())
+    return None
 
 
 def find_url(configured: str | None = None) -> str | None:

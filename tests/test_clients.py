@@ -128,27 +128,46 @@ def test_a_new_task_replaces_the_old_one_and_its_tickets(
 
 
 @pytest.mark.parametrize(
-    ("left", "share", "at_least", "taken"),
-    [(10, 4, 0, 2), (10, 4, 5, 5), (10, 1, 0, 10), (10, 11, 0, 0), (3, 2, 100, 3), (0, 1, 4, 0)],
+    ("left", "asked", "taken"),
+    [
+        (10, (4, 0), 2),
+        (10, (4, 5), 5),
+        (10, (1, 0), 10),
+        (10, (11, 0), 0),
+        (3, (2, 100), 3),
+        (0, (1, 4), 0),
+    ],
 )
 def test_a_worker_takes_its_share_or_at_least_so_many(
-    left: int, share: int, at_least: int, taken: int, head: HeadClient, worker: WorkerClient
+    left: int, asked: tuple[int, int], taken: int, head: HeadClient, worker: WorkerClient
 ) -> None:
     head.post_task(0, {}, left + 1)
     worker.take(1)
-    assert worker.take_more("run-1", 0, share, at_least) == list(range(1, taken + 1))
+    assert worker.take_more("run-1", 0, *asked) == list(range(1, taken + 1))
     assert head.tickets_left() == left - taken
 
 
-def test_tickets_of_other_tasks_and_garbage_are_dropped(
+def test_a071_a_worker_that_is_behind_leaves_newer_tickets_to_others(
     db: redis.Redis, head: HeadClient, worker: WorkerClient
 ) -> None:
     head.post_task(0, {}, 1)
-    db.rpush(KEYS.tickets, "run-1/3#1", "other/0#2", b"\xff\x00garbage", "run-1/0#7")
+    worker.take(1)
+    head.post_task(1, {}, 3)
+    assert worker.take_more("run-1", 0, 1, 0) == []
+    assert worker.take_more("run-0", 1, 1, 2) == []
+    assert [worker.take(1) for _ in range(3)] == [("run-1", 1, piece) for piece in range(3)]
+
+
+def test_garbage_among_the_tickets_is_dropped(
+    db: redis.Redis, head: HeadClient, worker: WorkerClient
+) -> None:
+    head.post_task(0, {}, 1)
+    db.rpush(KEYS.tickets, b"\xff\x00garbage", "run-1/0#7", b"no ticket")
     worker.take(1)
     assert worker.take_more("run-1", 0, 1, 0) == [7]
     db.rpush(KEYS.tickets, b"no ticket")
     assert worker.take(1) is None
+    assert head.tickets_left() == 0
 
 
 def test_a_ticket_that_is_given_back_is_the_next_to_be_taken(
@@ -339,10 +358,8 @@ def test_a072_flush_deletes_our_keys_and_no_others(
     worker.beat("")
     others = {b"es:exp", b"evolution", b"evo:other:tickets", b"evo:default", b"evo:default2:run"}
     db.mset(dict.fromkeys(others, "theirs"))
-    assert flush(db, KEYS) == sorted(
-        [KEYS.head, KEYS.run, KEYS.tickets, KEYS.task("run-1"), KEYS.results("run-1")]
-        + [KEYS.worker("w")]
-    )
+    ours = {KEYS.head, KEYS.run, KEYS.tickets, KEYS.task("run-1"), KEYS.results("run-1")}
+    assert flush(db, KEYS) == sorted(ours | {KEYS.worker("w")})
     assert set(db.keys()) == others
     assert flush(db, KEYS) == []
 

@@ -1,0 +1,173 @@
+"""The experiment as a user sees it: what it accepts, prints, records and repeats."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import EXPERIMENT, ROOT, Place, run_here, setting
+
+from es.config import problem_of
+from es.experiment import ex
+from store.reader import policy_file, read_policy
+from store.recorder import theta_sha256
+
+NAMED = {  # and how many parameters their policies have
+    "lander": 18,
+    "lander_original": 18,
+    "ant": 6536 + 77 * 64,  # of today's ant, whose observation has 105 entries instead of 28
+    "pendulum": 4481,
+    "pendulum_lstm": 1361,
+    "pendulum_partial": 1361,
+    "pendulum_partial_original": 1361,
+    "cartpole": 62,
+    "sphere": 20,
+}
+TINY = {
+    "num_generations": 2,
+    "pop_size": 4,
+    "max_ep_length": 20,
+    "num_episodes": 1,
+    "eval_episodes": 1,
+    "final_episodes": 2,
+    "noise_size": 100_000,
+    "evaluator": "local",
+}
+SPHERE = {"num_generations": 7, "num_serializations": 3, "noise_size": 100_000, "seed": 1}
+# The seed project's names, which scripts and eyes are used to.
+METRICS = {
+    *("gen", "total time elapsed", "time per gen", "total sim steps", "total fitness evals"),
+    *("mean episode length", "mean steps per eval", "current fitness", "mean fitness"),
+    *("best fitness", "overall best fitness", "fitness st.dev", "norm", "genome length"),
+    *("success rate", "grad norm", "update ratio", "frac. results skipped", "results skipped"),
+    *("num unique workers", "worker used times", "time_to_eval", "time_to_obtain"),
+}
+BEST = "Policy_best.model"
+# What differs between two runs with the same seed: time, and who worked.
+TIMES = {
+    *("total time elapsed", "time per gen", "time_to_eval", "time_to_obtain"),
+    *("num unique workers", "worker used times"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished() -> Iterator[tuple[Place, str]]:
+    """An experiment with a server and two workers of its own, and what it has printed."""
+    with Place() as place:
+        words = setting(**SPHERE, num_workers=2)
+        yield place, place.run(EXPERIMENT, "with", "sphere", *words)
+
+
+def test_a001_print_config_works_anywhere_without_environment(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / EXPERIMENT), "print_config", "with", "lander"]
+    done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=True)
+    assert "hidden_sizes = []" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a002_named_configs_are_listed_with_a_sentence_each(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / EXPERIMENT), "print_named_configs"]
+    done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=True)
+    plain = re.sub(r"\x1b\[\d*m", "", done.stdout)
+    listed = dict(re.findall(r"^  (\w+) +# (.+)$", plain, re.MULTILINE))
+    assert set(listed) == set(NAMED)
+    assert all(len(sentence) > 10 for sentence in listed.values())
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a002_a060_named_config_finishes_with_its_parameters(name: str) -> None:
+    run = run_here(name, **TINY)
+    assert run.status == "COMPLETED"
+    assert np.isfinite(run.result)
+    assert problem_of(run.config).make_policy().num_params == NAMED[name]
+
+
+def test_run_prints_its_result(finished: tuple[Place, str]) -> None:
+    place, printed = finished
+    (fitness, half) = re.findall(r"^final fitness (-?\d+\.\d+) ± (\d+\.\d+)", printed, re.M)[0]
+    (digest,) = re.findall(r"^theta sha256 ([0-9a-f]{64})$", printed, re.M)
+    assert place.record("run")["status"] == "COMPLETED"
+    assert place.record("run")["result"] == pytest.approx(float(fitness), abs=0.006)
+    assert float(half) >= 0
+    assert place.record("info")["theta sha256"] == digest
+
+
+def test_run_records_what_was_used(finished: tuple[Place, str]) -> None:
+    place, _ = finished
+    info, experiment = place.record("info"), place.record("run")["experiment"]
+    assert info["engine"] == "batched"
+    assert info["versions"] == {"numpy": np.__version__}
+    assert place.record("config")["pop_size"] == 50
+    assert experiment["mainfile"] == EXPERIMENT
+    sources = {name for name, _ in experiment["sources"]}
+    assert {"es/openai_es.py", "evolution/simulator.py", "policy/feedforward.py"} <= sources
+    assert f"numpy=={np.__version__}" in experiment["dependencies"]
+    assert "theta sha256" in (place.runs / "1" / "cout.txt").read_text()
+
+
+def test_a100_metrics_have_one_value_per_generation(finished: tuple[Place, str]) -> None:
+    metrics = finished[0].record("metrics")
+    assert set(metrics) >= METRICS
+    generations = list(range(SPHERE["num_generations"]))
+    for name in METRICS:
+        expected = [*generations, len(generations)] if "current" in name else generations
+        assert metrics[name]["steps"] == expected, name
+        assert np.isfinite(metrics[name]["values"]).all(), name
+    values = {name: metric["values"] for name, metric in metrics.items()}
+    assert values["gen"] == generations
+    assert values["total fitness evals"] == [50 * (number + 1) for number in generations]
+    assert values["genome length"] == [20] * len(generations)
+    assert all(0 <= rate <= 1 for rate in values["success rate"])
+    assert all(1 <= number <= 2 for number in values["num unique workers"])
+    assert values["current fitness"][-1] > values["current fitness"][0]
+
+
+def test_a101_first_periodic_last_and_best_policies_are_kept(finished: tuple[Place, str]) -> None:
+    place, _ = finished
+    names = {path.name for path in (place.runs / "1").glob("*.model")}
+    assert names == {*(f"Policy_ep_{number}.model" for number in (0, 2, 4, 6, 7)), BEST}
+    info, current = place.record("info"), place.record("metrics")["current fitness"]
+    policy = problem_of(place.record("config")).make_policy()
+    for name in names:
+        said = info["policies"][name]
+        theta = policy.theta_from_state_dict(read_policy(place.runs / "1" / name))
+        assert said["theta sha256"] == theta_sha256(theta)
+        assert said["current fitness"] == current["values"][said["generation"]]
+    assert info["policies"][BEST]["current fitness"] == max(current["values"])
+    assert info["policies"]["Policy_ep_7.model"]["theta sha256"] == info["theta sha256"]
+
+
+def test_a018_same_seed_same_run(finished: tuple[Place, str], tmp_path: Path) -> None:
+    """Whoever evaluates: the bytes of all policies and the numbers of all metrics."""
+    place, _ = finished
+    for _ in range(2):
+        run_here("sphere", folder=tmp_path, evaluator="local", **SPHERE)
+    again = Place.__new__(Place)
+    again.runs = tmp_path
+    first, second = again.record("metrics", 1), again.record("metrics", 2)
+    remote = place.record("metrics")
+    for name in set(first) - TIMES:
+        assert first[name]["values"] == second[name]["values"] == remote[name]["values"], name
+    for path in (tmp_path / "1").glob("*.model"):
+        assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes()
+        assert path.read_bytes() == (place.runs / "1" / path.name).read_bytes()
+    assert run_here("sphere", evaluator="local", **SPHERE | {"seed": 2}).info != first
+
+
+@pytest.mark.slow
+def test_a018_lander_is_the_same_for_any_number_of_workers() -> None:
+    """Lanes, tickets and workers change nothing; each twice, on the default engine."""
+    config = {
+        **{"seed": 3, "num_generations": 3, "pop_size": 20, "noise_size": 100_000},
+        **{"eval_episodes": 3, "final_episodes": 4},
+    }
+    digests = {
+        run_here("lander", evaluator=evaluator, num_workers=count, **config).info["theta sha256"]
+        for evaluator, count in (("local", 1), *(("redis", n) for n in (1, 2, 3, 1, 2, 3)))
+    }
+    assert len(digests) == 1
