@@ -38,7 +38,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=RUNS)
     parser.add_argument("--out", required=True)
     options = parser.parse_args()
-    curves = [smoothed(curve(r, options.metric, options.folder), options.window) for r in options.runs]
+    curves = [
+        smoothed(curve(r, options.metric, options.folder), options.window) for r in options.runs
+    ]
     length = min(map(len, curves))
     values = np.array([c[:length] for c in curves])
     figure, axes = pyplot.subplots(figsize=(7, 3.6), dpi=110)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
+from common import Rounds, Row, machine, parser, show, take_turns, use_one_core, write_json
 from peers import HOW, evotorch
 from references import (
     Recorder,
@@ -26,7 +27,6 @@ from references import (
 )
 from torch import nn
 
-from common import Row, Rounds, machine, parser, show, take_turns, use_one_core, write_json
 from env.envpool_engine import is_installed
 from evolution.evaluation import Part, PieceRunner
 from evolution.noise import NoiseTable

@@ -11,8 +11,7 @@ import pytest
 from commands import EXPERIMENT, ROOT, Place, run_here, setting
 
 from es.config import problem_of
-from es.experiment import ex
-from store.reader import policy_file, read_policy
+from store.reader import read_policy
 from store.recorder import theta_sha256
 
 NAMED = {  # and how many parameters their policies have

@@ -1,12 +1,12 @@
-"""What the README tells a user to type is executed here, and its tables are held against the code."""
+"""What the README tells a user to type is executed, and its tables are held against the code."""
 
 import re
 import shutil
 import subprocess
 
 import pytest
-
 from commands import HEAD, ROOT, WORKER, Place
+
 from es.experiment import ex
 
 README = (ROOT / "README.md").read_text()
