@@ -107,7 +107,10 @@ def _prepared(batches: Sequence[Batch], action_type: np.dtype) -> list[Batch]:
     return [
         Batch(
             batch.seeds,
-            [(a.astype(action_type, order="C"), lanes.astype(np.int32)) for a, lanes in batch.steps],
+            [
+                (a.astype(action_type, order="C"), lanes.astype(np.int32))
+                for a, lanes in batch.steps
+            ],
         )
         for batch in batches
     ]

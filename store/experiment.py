@@ -6,17 +6,19 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from sacred import SETTINGS, Experiment
-from sacred.dependencies import gather_sources_and_dependencies
+from sacred.dependencies import PackageDependency, gather_sources_and_dependencies
 from sacred.utils import ConfigAddedError, SacredError, apply_backspaces_and_linefeeds
 
 from store.observer import observe_by_default
 from utils.names import did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
+LATER = ("envpool", "mujoco", "torch")  # imported when a run has begun, and only if it needs them
 
 
 class ConfigError(SacredError):
@@ -80,19 +82,27 @@ def new_experiment(name: str, script: dict[str, Any], interactive: bool = False)
     """
     SETTINGS.CAPTURE_MODE = "sys"  # "fd" loses the last lines when children write too
     SETTINGS.CONFIG.READ_ONLY_CONFIG = True
-    SETTINGS.DISCOVER_SOURCES = SETTINGS.DISCOVER_DEPENDENCIES = "sys"  # all that is imported
+    SETTINGS.DISCOVER_DEPENDENCIES = "sys"  # all that is imported
     ex = OurExperiment(name, base_dir=str(ROOT), save_git_info=False, interactive=interactive)
-    # Sacred looked at this file; what a reader of the run wants to see is the script.
-    ex.mainfile, ex.sources, ex.dependencies = gather_sources_and_dependencies(
-        script, save_git_info=False, base_dir=str(ROOT)
-    )
-    ex.doc = script["__doc__"]
+    _describe(ex, script)
     ex.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignment]
     logger = logging.getLogger(name)
     logger.addFilter(_is_news)
     ex.logger = logger  # type: ignore[assignment]
     observe_by_default(ex)
     return ex
+
+
+def _describe(ex: Experiment, script: dict[str, Any]) -> None:
+    """Name the script and the sources of the whole suite; Sacred saw those of this file."""
+    ex.doc = script["__doc__"]
+    ex.mainfile, _, _ = gather_sources_and_dependencies(script, False, str(ROOT))
+    for path in sorted(ROOT.glob("*/*.py")):
+        if (path.parent / "__init__.py").exists():
+            ex.add_source_file(str(path))
+    for package in LATER:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            ex.dependencies.add(PackageDependency(package, metadata.version(package)))
 
 
 def _is_news(record: logging.LogRecord) -> bool:

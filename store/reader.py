@@ -47,7 +47,8 @@ def read_policy(path: Path) -> "dict[str, torch.Tensor]":
     try:
         state_dict = torch.load(path, weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a file that is none of its own
-        raise ValueError(f"{path} is no saved policy: {str(error).splitlines()[0]}") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is no saved policy: {reason}") from error
     if not isinstance(state_dict, dict):
         raise ValueError(f"{path} holds a {type(state_dict).__name__}, not a state_dict")
     return state_dict

@@ -150,10 +150,6 @@ class Place:
         (note,) = self.runtime.glob("*/server.json")
         return json.loads(note.read_text())["url"]
 
-    def record(self, name: str, run: int = 1) -> Any:
-        """A file that an experiment has left in its run folder, read as JSON."""
-        return json.loads((self.runs / str(run) / f"{name}.json").read_text())
-
     def processes(self) -> dict[int, str]:
         """The command lines of all processes of this place; needs /proc."""
         found = {}
@@ -184,6 +180,11 @@ class Place:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def record(run: Path, name: str) -> Any:
+    """A file that an experiment has left in its run folder, read as JSON."""
+    return json.loads((run / f"{name}.json").read_text())
 
 
 def setting(**config: Any) -> list[str]:

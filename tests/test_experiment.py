@@ -4,11 +4,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import EXPERIMENT, ROOT, Place, run_here, setting
+from commands import EXPERIMENT, ROOT, Place, record, run_here, setting
 
 from es.config import problem_of
 from store.reader import read_policy
@@ -53,11 +54,11 @@ TIMES = {
 
 
 @pytest.fixture(scope="module")
-def finished() -> Iterator[tuple[Place, str]]:
-    """An experiment with a server and two workers of its own, and what it has printed."""
+def finished() -> Iterator[tuple[Path, str]]:
+    """The run folder of an experiment with server and workers of its own; what was printed."""
     with Place() as place:
-        words = setting(**SPHERE, num_workers=2)
-        yield place, place.run(EXPERIMENT, "with", "sphere", *words)
+        printed = place.run(EXPERIMENT, "with", "sphere", *setting(**SPHERE, num_workers=2))
+        yield place.runs / "1", printed
 
 
 def test_a001_print_config_works_anywhere_without_environment(tmp_path: Path) -> None:
@@ -86,31 +87,34 @@ def test_a002_a060_named_config_finishes_with_its_parameters(name: str) -> None:
     assert problem_of(run.config).make_policy().num_params == NAMED[name]
 
 
-def test_run_prints_its_result(finished: tuple[Place, str]) -> None:
-    place, printed = finished
+def test_run_prints_its_result(finished: tuple[Path, str]) -> None:
+    run, printed = finished
     (fitness, half) = re.findall(r"^final fitness (-?\d+\.\d+) ± (\d+\.\d+)", printed, re.M)[0]
     (digest,) = re.findall(r"^theta sha256 ([0-9a-f]{64})$", printed, re.M)
-    assert place.record("run")["status"] == "COMPLETED"
-    assert place.record("run")["result"] == pytest.approx(float(fitness), abs=0.006)
+    assert record(run, "run")["status"] == "COMPLETED"
+    assert record(run, "run")["result"] == pytest.approx(float(fitness), abs=0.006)
     assert float(half) >= 0
-    assert place.record("info")["theta sha256"] == digest
+    assert record(run, "info")["theta sha256"] == digest
 
 
-def test_run_records_what_was_used(finished: tuple[Place, str]) -> None:
-    place, _ = finished
-    info, experiment = place.record("info"), place.record("run")["experiment"]
+def test_run_records_what_was_used(finished: tuple[Path, str]) -> None:
+    run, _ = finished
+    info, experiment = record(run, "info"), record(run, "run")["experiment"]
     assert info["engine"] == "batched"
     assert info["versions"] == {"numpy": np.__version__}
-    assert place.record("config")["pop_size"] == 50
+    assert record(run, "config")["pop_size"] == 50
     assert experiment["mainfile"] == EXPERIMENT
     sources = {name for name, _ in experiment["sources"]}
     assert {"es/openai_es.py", "evolution/simulator.py", "policy/feedforward.py"} <= sources
-    assert f"numpy=={np.__version__}" in experiment["dependencies"]
-    assert "theta sha256" in (place.runs / "1" / "cout.txt").read_text()
+    assert not [name for name in sources if name.startswith(("tests", ".venv"))]
+    packages = dict(each.split("==") for each in experiment["dependencies"])
+    assert packages["numpy"] == np.__version__
+    assert packages["torch"] == metadata.version("torch")
+    assert "theta sha256" in (run / "cout.txt").read_text()
 
 
-def test_a100_metrics_have_one_value_per_generation(finished: tuple[Place, str]) -> None:
-    metrics = finished[0].record("metrics")
+def test_a100_metrics_have_one_value_per_generation(finished: tuple[Path, str]) -> None:
+    metrics = record(finished[0], "metrics")
     assert set(metrics) >= METRICS
     generations = list(range(SPHERE["num_generations"]))
     for name in METRICS:
@@ -126,36 +130,34 @@ def test_a100_metrics_have_one_value_per_generation(finished: tuple[Place, str])
     assert values["current fitness"][-1] > values["current fitness"][0]
 
 
-def test_a101_first_periodic_last_and_best_policies_are_kept(finished: tuple[Place, str]) -> None:
-    place, _ = finished
-    names = {path.name for path in (place.runs / "1").glob("*.model")}
+def test_a101_first_periodic_last_and_best_policies_are_kept(finished: tuple[Path, str]) -> None:
+    run, _ = finished
+    names = {path.name for path in run.glob("*.model")}
     assert names == {*(f"Policy_ep_{number}.model" for number in (0, 2, 4, 6, 7)), BEST}
-    info, current = place.record("info"), place.record("metrics")["current fitness"]
-    policy = problem_of(place.record("config")).make_policy()
+    info, current = record(run, "info"), record(run, "metrics")["current fitness"]
+    policy = problem_of(record(run, "config")).make_policy()
     for name in names:
         said = info["policies"][name]
-        theta = policy.theta_from_state_dict(read_policy(place.runs / "1" / name))
+        theta = policy.theta_from_state_dict(read_policy(run / name))
         assert said["theta sha256"] == theta_sha256(theta)
         assert said["current fitness"] == current["values"][said["generation"]]
     assert info["policies"][BEST]["current fitness"] == max(current["values"])
     assert info["policies"]["Policy_ep_7.model"]["theta sha256"] == info["theta sha256"]
 
 
-def test_a018_same_seed_same_run(finished: tuple[Place, str], tmp_path: Path) -> None:
+def test_a018_same_seed_same_run(finished: tuple[Path, str], tmp_path: Path) -> None:
     """Whoever evaluates: the bytes of all policies and the numbers of all metrics."""
-    place, _ = finished
+    run, _ = finished
     for _ in range(2):
         run_here("sphere", folder=tmp_path, evaluator="local", **SPHERE)
-    again = Place.__new__(Place)
-    again.runs = tmp_path
-    first, second = again.record("metrics", 1), again.record("metrics", 2)
-    remote = place.record("metrics")
-    for name in set(first) - TIMES:
-        assert first[name]["values"] == second[name]["values"] == remote[name]["values"], name
-    for path in (tmp_path / "1").glob("*.model"):
-        assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes()
-        assert path.read_bytes() == (place.runs / "1" / path.name).read_bytes()
-    assert run_here("sphere", evaluator="local", **SPHERE | {"seed": 2}).info != first
+    expected = record(run, "metrics")
+    for again in (tmp_path / "1", tmp_path / "2"):
+        for name, metric in record(again, "metrics").items():
+            assert name in TIMES or metric["values"] == expected[name]["values"], name
+        for path in run.glob("*.model"):
+            assert (again / path.name).read_bytes() == path.read_bytes()
+    other = run_here("sphere", evaluator="local", **SPHERE | {"seed": 2})
+    assert other.info["theta sha256"] != record(run, "info")["theta sha256"]
 
 
 @pytest.mark.slow

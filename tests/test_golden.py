@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from env import envpool_engine
 from es.openai_es import OpenAIES
@@ -74,9 +75,12 @@ def play(name: str) -> dict[str, Any]:
 
 def made_on(problem: Problem) -> dict[str, Any]:
     """All that decides the last bit: versions, and the instructions that the libraries choose."""
-    simd = np.show_config(mode="dicts")["SIMD Extensions"]  # type: ignore[index]
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    libraries = threadpool_info()
     return {
         "machine": platform.machine(),
+        "libc": " ".join(platform.libc_ver()),
+        "blas": sorted({each["architecture"] for each in libraries if "architecture" in each}),
         "numpy uses": [*simd["baseline"], *simd["found"]],
         "torch uses": torch.backends.cpu.get_cpu_capability(),
         "versions": problem.versions | {"torch": torch.__version__},

@@ -161,6 +161,29 @@ def test_a100_metric_names_of_a_real_run(noise: NoiseTable) -> None:
     assert len(final.current.fitness) == 5
 
 
+@pytest.mark.parametrize("env_seed", [-1, None, 5])
+def test_a018_a_seed_is_a_run(env_seed: int | None, noise: NoiseTable) -> None:
+    """The whole run from artifacts to console is in test_experiment."""
+    problem = choose_problem(
+        env_name="CartPole-v1", engine="gymnasium", network="elman", max_steps=30
+    )
+
+    def play(seed: int) -> tuple[list[dict[str, float]], bytes]:
+        seeding = Seeding(seed, env_seed)
+        theta = problem.make_policy().initial_theta(seeding.init())
+        strategy = OpenAIES(theta, noise, pop_size=8, sigma=0.1, lr=0.1)
+        with LocalEvaluator(problem, noise) as evaluator:
+            metrics = [dict(g.metrics) for g in run(evaluator, 4, strategy, seeding=seeding)]
+        for each in metrics:
+            for name in ("time per gen", "total time elapsed", "time_to_eval"):
+                assert each.pop(name) >= 0
+        return metrics, strategy.theta.tobytes()
+
+    first = play(3)
+    assert play(3) == first
+    assert play(4)[1] != first[1]
+
+
 def test_theta_and_its_population_are_evaluated_together() -> None:
     """So that "current fitness" belongs to the theta from which the population was asked."""
     evaluator = Scripted(iter([([0] * 6, [1] * 6, [1] * 6, [1] * 6)] * 2))
