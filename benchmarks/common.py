@@ -50,7 +50,8 @@ def machine() -> str:
     versions = " ".join(f"{name} {version}" for name in PACKAGES if (version := installed(name)))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
-        f"{_processor()}, {cores} of {os.cpu_count()} cores, {platform.system()}, commit {_commit()}"
+        f"{_processor()}, {cores} of {os.cpu_count()} cores, {platform.system()},"
+        f" commit {_commit()}"
         f"\nPython {platform.python_version()} {versions}"
     )
 

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.redis_server import URL_VARIABLE, connect, start_server
 from common import ROOT
+
+from cluster.redis_server import URL_VARIABLE, connect, start_server
 from es.experiment import ex
 from evolution.evaluation import Evaluator
 from evolution.noise import NoiseTable

@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-
 from common import Row, machine, parser, show, take_turns, use_one_core, write_json
+
 from evolution.noise import NoiseTable
 
 SLICES = 1000

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from common import Row, cpu_seconds, machine, parser, show, write_json
 from crew import named_config, redis_workers
+
 from es.config import problem_of
 from es.experiment import make_strategy
 from evolution.loop import assess, evolve
 from evolution.seeding import Seeding
 from evolution.settings import RunSettings
 
-GOAL = 200.0
+GOAL, GOOD = 200.0, 240.0
 FRESH = 100  # episodes
 CONFIGS = ("lander", "lander_original")
 SEEDS = range(1, 6)

@@ -6,6 +6,7 @@ recorded.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -60,16 +61,11 @@ def envpool_limit(task: str, batches: Sequence[Batch]) -> Callable[[], float]:
     Returns:
         A function that plays all batches and returns the number of steps.
     """
-    import envpool
-
-    def make(seeds: list[int]) -> object:
-        return envpool.make_gymnasium(task, num_envs=len(seeds), seed=seeds, num_threads=1)
-
-    prepared = _prepared(batches, make([0]).spec.action_array_spec["action"].dtype)
+    prepared = _prepared(task, batches)
 
     def play() -> float:
         for batch in prepared:
-            pool = make(batch.seeds)
+            pool = _pool(task, batch.seeds)
             pool.reset()
             for actions, lanes in batch.steps:
                 pool.step(actions, lanes)
@@ -81,16 +77,11 @@ def envpool_limit(task: str, batches: Sequence[Batch]) -> Callable[[], float]:
 
 def envpool_raw_limit(task: str, batches: Sequence[Batch]) -> Callable[[], float]:
     """EnvPool's C++ layer alone, without the dictionaries of its Python layer."""
-    import envpool
-
-    def make(seeds: list[int]) -> object:
-        return envpool.make_gymnasium(task, num_envs=len(seeds), seed=seeds, num_threads=1)
-
-    prepared = _prepared(batches, make([0]).spec.action_array_spec["action"].dtype)
+    prepared = _prepared(task, batches)
 
     def play() -> float:
         for batch in prepared:
-            pool = make(batch.seeds)
+            pool = _pool(task, batch.seeds)
             pool.reset()
             send, receive = pool._send, pool._recv
             for actions, lanes in batch.steps:
@@ -102,17 +93,22 @@ def envpool_raw_limit(task: str, batches: Sequence[Batch]) -> Callable[[], float
     return play
 
 
-def _prepared(batches: Sequence[Batch], action_type: np.dtype) -> list[Batch]:
+def _pool(task: str, seeds: list[int]) -> Any:
+    import envpool
+
+    return envpool.make_gymnasium(task, num_envs=len(seeds), seed=seeds, num_threads=1)
+
+
+def _prepared(task: str, batches: Sequence[Batch]) -> list[Batch]:
     """The batches with the types that EnvPool wants, so that it converts nothing."""
+    pool = _pool(task, [0])
+    dtype = pool.spec.action_array_spec["action"].dtype
+    pool.close()
     return [
         Batch(
-            batch.seeds,
-            [
-                (a.astype(action_type, order="C"), lanes.astype(np.int32))
-                for a, lanes in batch.steps
-            ],
+            b.seeds, [(a.astype(dtype, order="C"), lanes.astype(np.int32)) for a, lanes in b.steps]
         )
-        for batch in batches
+        for b in batches
     ]
 
 

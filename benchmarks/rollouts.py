@@ -4,7 +4,7 @@
 
 | column | means |
 |---|---|
-| steps_per_second | environment steps; candidates written out, environments made and reset in time |
+| steps_per_second | environment steps, with all else in the time: candidates, resets, pools |
 | of_limit | against the engine alone, playing the same actions by its documented interface |
 | of_raw_limit | against EnvPool's C++ layer alone, the fastest way we know |
 | times_baseline | against one evaluation at a time as distributed_es does it |

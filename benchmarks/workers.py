@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from common import machine, parser, show, take_turns, write_json
 from crew import named_config, redis_workers
+
 from es.config import problem_of
 from es.experiment import make_strategy
 from evolution.evaluation import Evaluator

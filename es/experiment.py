@@ -154,6 +154,23 @@ def pendulum_lstm():
     network = "lstm"
     hidden_sizes = [16]
     output_activation = "none"
+    env_seed = -1
+    num_episodes = 10
+    num_generations = 300
+    pop_size = 200
+    lr = 0.1
+    sigma = 0.1
+    l2coeff = 0.0
+
+
+@ex.named_config
+def pendulum_lstm_original():
+    """pendulum_lstm with distributed_es's settings, which learn slowly."""
+    env_name = "Pendulum-v1"
+    network = "lstm"
+    hidden_sizes = [16]
+    output_activation = "none"
+    action_scaling = "none"
     pop_size = 200
     lr = 0.05
     sigma = 0.07

@@ -75,10 +75,11 @@ def test_every_package_is_listed_and_has_a_layer() -> None:
 
 
 def test_scripts_are_imported_by_nobody() -> None:
+    """But tests and benchmarks, which run experiments in their own process."""
     scripts = [str(path) for path in OURS if is_script(path)]
     assert {"es/experiment.py", "es/head.py", "es/worker.py"} <= set(scripts)
     modules = {script.removesuffix(".py").replace("/", ".") for script in scripts}
-    found = {str(path): imported(path) & modules for path in [*OURS, *files("benchmarks")]}
+    found = {str(path): imported(path) & modules for path in OURS}
     assert {path: names for path, names in found.items() if names} == {}
 
 
@@ -133,12 +134,19 @@ def test_no_file_is_too_long() -> None:
 
 def test_no_function_is_too_long() -> None:
     lengths = {
-        f"{path}, {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        f"{path}, {node.name}": (node.end_lineno or 0) - node.lineno + 1 - docstring_lines(node)
         for path in OURS
         for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_config(node)
     }
     assert {name: n for name, n in lengths.items() if n > MAX_FUNCTION_LINES} == {}
+
+
+def docstring_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Explaining much is no fault."""
+    if ast.get_docstring(function) is None:
+        return 0
+    return (function.body[0].end_lineno or 0) - function.body[0].lineno + 1
 
 
 def is_config(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
