@@ -1,7 +1,8 @@
 """What the benchmarks share: options, one core, timing in rounds, tables and JSON.
 
 The machine may be busy and its speed may drift, so contenders take turns and are compared round by
-round: a ratio is the median over the rounds of the ratios within a round.
+round: a ratio is the median over the rounds of the ratios within a round. What stays on one core is
+timed by the CPU time of all its threads, which is the time on the wall unless others use that core.
 """
 
 import argparse
@@ -102,19 +103,24 @@ class Rounds:
         return statistics.median(one / other for one, other in pairs)
 
 
-def take_turns(contenders: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:
+def take_turns(
+    contenders: Mapping[str, Callable[[], float]],
+    rounds: int,
+    clock: Callable[[], float] = time.process_time,
+) -> Rounds:
     """Let each do its work once per round, every other round in reverse.
 
     Args:
         contenders: each does its work and returns how much that was, in steps or bytes.
+        clock: time.perf_counter for work that other processes do.
     """
     found = Rounds()
     for number in range(rounds):
         order = list(contenders.items())
         for name, work in order if number % 2 == 0 else reversed(order):
-            started = time.perf_counter()
+            started = clock()
             amount = work()
-            found.add(name, amount / (time.perf_counter() - started))
+            found.add(name, amount / (clock() - started))
     return found
 
 

@@ -122,13 +122,10 @@ def summary(name: str, runs: list[Row]) -> Row:
         values = [one[column] for one in runs if one[column] is not None]
         if column not in row:
             row[column] = statistics.median(values) if values else None
-    reached = sum(one["steps_to_200"] is not None for one in runs)
-    good = sum(one["final_mean"] >= GOAL for one in runs)
-    return {
-        **row,
-        "reached_200": f"{reached}/{len(runs)}",
-        "ended_above_200": f"{good}/{len(runs)}",
-    }
+    row["runs"] = len(runs)
+    row["runs_that_reached_200"] = sum(one["steps_to_200"] is not None for one in runs)
+    row["runs_that_ended_above_240"] = sum(one["final_mean"] >= GOOD for one in runs)
+    return row
 
 
 if __name__ == "__main__":

@@ -47,16 +47,16 @@ class Task:
     hidden_sizes: tuple[int, ...]
     activation: str
     pairs: int
-    baseline: int  # candidates that the slow baseline and peers evaluate
+    quick_pairs: int
+    slow: int  # candidates that the slower contenders evaluate
     episodes: int = 1
-    quick_pairs: int | None = None
 
 
 TASKS = (
-    Task("lander_mlp", "LunarLanderContinuous-v3", (64, 64), "tanh", 128, 32),
-    Task("lander_linear", "LunarLanderContinuous-v3", (), "tanh", 128, 32),
-    Task("pendulum", "Pendulum-v1", (64, 64), "relu", 50, 2, episodes=5),
-    Task("halfcheetah", "HalfCheetah-v5", (64, 64), "tanh", 32, 3, quick_pairs=16),
+    Task("lander_mlp", "LunarLanderContinuous-v3", (64, 64), "tanh", 128, 64, 64),
+    Task("lander_linear", "LunarLanderContinuous-v3", (), "tanh", 128, 64, 32),
+    Task("pendulum", "Pendulum-v1", (64, 64), "relu", 50, 25, 2, episodes=5),
+    Task("halfcheetah", "HalfCheetah-v5", (64, 64), "tanh", 32, 8, 3),
 )
 PEERS_ON = "lander_mlp"
 
@@ -121,7 +121,7 @@ class Bench:
         self._task, self._noise = task, noise
         self.engines = ["envpool", "gymnasium"] if is_installed() else ["gymnasium"]
         self._runners = {engine: self._runner(engine) for engine in self.engines}
-        pairs = task.quick_pairs if quick and task.quick_pairs else task.pairs
+        pairs = task.quick_pairs if quick else task.pairs
         policy = self._runners["gymnasium"].simulator.policy
         rng = np.random.default_rng(SEED)
         centre = policy.initial_theta(rng)
@@ -150,17 +150,13 @@ class Bench:
                 found["raw limit envpool"] = envpool_raw_limit(task.env, record.batches)
             else:
                 found["limit gymnasium"] = gymnasium_limit(task.env, record.batches)
-        few = range(task.baseline)
-        thetas = self._population.thetas(few, self._noise)
-        seeds = np.repeat(self._seeds, 2, axis=0)[: task.baseline]
+        thetas = self._population.thetas(range(task.slow), self._noise)
+        seeds = np.repeat(self._seeds, 2, axis=0)[: task.slow]
         found["baseline"] = one_at_a_time(
             task.env, task.hidden_sizes, MODULES[task.activation], thetas, seeds
         )
         if peers:
-            every = range(len(self._population))
-            found |= evotorch(
-                task.env, task.hidden_sizes, self._population.thetas(every, self._noise)
-            )
+            found |= evotorch(task.env, task.hidden_sizes, thetas)
         return found
 
     def _ours(self, engine: str) -> Callable[[], float]:

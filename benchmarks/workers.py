@@ -7,6 +7,7 @@ One generation ends before the next begins, as in every run.
 """
 
 import contextlib
+import time
 from collections.abc import Callable
 
 from common import machine, parser, show, take_turns, write_json
@@ -40,7 +41,7 @@ def main() -> None:
             work = _evolution(config, problem, noise, evaluator, generations)
             work()  # the workers come up
             contenders[str(count)] = work
-        found = take_turns(contenders, rounds)
+        found = take_turns(contenders, rounds, time.perf_counter)
     rows = [
         {
             "task": chosen.config,

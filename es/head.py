@@ -98,8 +98,8 @@ def status(url: str | None) -> None:
     else:
         click.echo(f"run {head['run']} (process {head['pid']} on {head['host']})")
         click.echo(f"generation {head['generation']}, {head['rate']:,.0f} steps/s")
-    busy = sum(bool(worker["doing"]) for worker in workers)
-    click.echo(f"{len(workers)} workers alive, {busy} of them in a run")
+    busy = sum(head is not None and worker["doing"] == head["run"] for worker in workers)
+    click.echo(f"{len(workers)} workers alive, {busy} of them in the run")
 
 
 def _connected(url: str | None) -> redis.Redis:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 BLOCK = 1 << 20  # floats; each block has a seed of its own, so that all cores can fill the table
 DIGEST_BYTES = 32  # behind the floats: says that the table is whole, and which one it is
-STRIDE = 1 << 20  # floats; a longer vector is summed stride by stride to stay in the cache
+STRIDE = 1 << 19  # floats; a longer vector is summed stride by stride to stay in the cache
 
 
 class NoiseTable:

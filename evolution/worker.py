@@ -42,13 +42,16 @@ def serve(client: WorkerClient, goes_on: Callable[[], bool]) -> None:
                 continue
             ticket = client.take(POLL_SECONDS)
             if ticket is None:
+                if session and client.run_spec(session.run_id) is None:  # over, or flushed
+                    session.close()
+                    session, last_beat = None, -BEAT_SECONDS
                 continue
             run_id, number, piece = ticket
             if session is None or session.run_id != run_id:
                 session = _change_run(session, client, run_id)
                 if session and session.refused:
                     client.give_back(run_id, number, piece)
-            if session and session.fetch(number):
+            if session and session.run_id == run_id and session.fetch(number):
                 session.work(number, piece, idle_since)
                 idle_since = time.perf_counter()
         client.leave()
@@ -58,7 +61,7 @@ def serve(client: WorkerClient, goes_on: Callable[[], bool]) -> None:
 
 
 def _change_run(old: "_Run | None", client: WorkerClient, run_id: str) -> "_Run | None":
-    """Set up for a new run; None if it is gone already, or not for this worker."""
+    """Set up for a new run; go on with the old one if that is gone already."""
     spec = client.run_spec(run_id)
     if spec is None:
         return old

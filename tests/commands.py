@@ -21,6 +21,7 @@ from es.experiment import ex
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT, HEAD, WORKER = (f"es/{name}.py" for name in ("experiment", "head", "worker"))
 DEADLINE = 180.0  # seconds; a machine that is not busy needs a twentieth of it
+GRACE = 10.0  # seconds for what is left at the end of a test
 HAS_PROC = Path("/proc/self/environ").exists()
 # The user's own settings, from which tests must be free.
 SETTINGS = ("MONGO_URL", "EVO_REDIS", "EVO_RUNS", "DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
@@ -69,16 +70,16 @@ class Command:
         assert self.end() == 0, f"{self} failed"
         return self.out
 
-    def says(self, text: str, seconds: float = DEADLINE) -> None:
-        """Wait until it has written ``text``; it must still run or have said so before it ended."""
+    def says(self, text: str, times: int = 1) -> None:
+        """Wait until it has written ``text``; to end without it is a failure."""
 
         def said() -> bool:
             ended = self.process.poll() is not None
-            found = text in self.out + self.err
+            found = (self.out + self.err).count(text) >= times
             assert found or not ended, f"{self} ended without {text!r}"
             return found
 
-        wait_until(said, (text, self), seconds)
+        wait_until(said, (text, self))
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to this process alone."""
@@ -144,6 +145,11 @@ class Place:
         server.says("server ready")
         return server
 
+    def send(self, pid: int, number: signal.Signals) -> None:
+        """Send a signal to a process of this place, and to no other."""
+        assert not HAS_PROC or pid in self.processes()
+        os.kill(pid, number)
+
     @property
     def url(self) -> str:
         """Where the server is that run-server has started."""
@@ -173,13 +179,24 @@ class Place:
 
     def __exit__(self, *_: object) -> None:
         for command in self._started:
-            if command.process.poll() is None:
+            command.process.terminate()
+        for command in self._started:
+            try:
+                command.process.wait(GRACE)
+            except subprocess.TimeoutExpired:
                 command.process.kill()
-            command.process.wait()
-        for pid in self.processes() if HAS_PROC else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                command.process.wait()
+        self._end_the_rest()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_the_rest(self) -> None:
+        """Children end by themselves a moment after their parents, or are made to."""
+        deadline = time.monotonic() + GRACE
+        while HAS_PROC and (left := self.processes()):
+            for pid in left if time.monotonic() > deadline else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
 
 
 def record(run: Path, name: str) -> Any:

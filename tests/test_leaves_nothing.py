@@ -14,7 +14,6 @@ from commands import (
     WORKER,
     Command,
     Place,
-    complaint,
     noise_file,
     record,
     setting,
@@ -56,7 +55,7 @@ class Endless:
 
     def works(self) -> None:
         """Wait until generations pass."""
-        self.head.says("generation 2/")
+        self.head.says("generation ", times=2)
         assert len(self.place.processes()) >= 5  # head, server, its guardian, crew, two workers
 
     def left(self) -> list[str]:
