@@ -143,6 +143,7 @@ def pendulum():
     lr = 0.05
     sigma = 0.07
     num_generations = 700
+    stop_fitness = -170
     num_episodes = 5
     env_seed = -1
 
@@ -157,6 +158,7 @@ def pendulum_lstm():
     env_seed = -1
     num_episodes = 10
     num_generations = 300
+    stop_fitness = -170
     pop_size = 200
     lr = 0.1
     sigma = 0.1
@@ -222,6 +224,7 @@ def cartpole():
     lr = 0.01
     sigma = 0.02
     num_generations = 1000
+    stop_fitness = 500
     pop_size = 24
     env_seed = -1
     num_episodes = 5

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from sacred.run import Run
 
+from cluster.clients import Keys, workers_alive
+from cluster.redis_server import connect
 from es.experiment import ex
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -155,6 +157,11 @@ class Place:
         """Where the server is that run-server has started."""
         (note,) = self.runtime.glob("*/server.json")
         return json.loads(note.read_text())["url"]
+
+    def has_workers(self, number: int) -> None:
+        """Wait until the server has heard of so many workers, and of no more."""
+        server = connect(self.url)
+        wait_until(lambda: len(workers_alive(server, Keys())) == number, self._started)
 
     def processes(self) -> dict[int, str]:
         """The command lines of all processes of this place; needs /proc."""

@@ -1,5 +1,6 @@
 """The experiment as a user sees it: what it accepts, prints, records and repeats."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import EXPERIMENT, ROOT, Place, record, run_here, setting
+from commands import EXPERIMENT, HAS_PROC, ROOT, Place, noise_file, record, run_here, setting
 
 from es.config import problem_of
 from store.reader import read_policy
@@ -36,7 +37,10 @@ TINY = {
     "noise_size": 100_000,
     "evaluator": "local",
 }
-SPHERE = {"num_generations": 7, "num_serializations": 3, "noise_size": 100_000, "seed": 1}
+SPHERE = {
+    **{"num_generations": 7, "num_serializations": 3, "seed": 1},
+    **{"noise_size": 100_000, "noise_seed": os.getpid()},  # a table that nobody else holds
+}
 # The seed project's names, which scripts and eyes are used to.
 METRICS = {
     *("gen", "total time elapsed", "time per gen", "total sim steps", "total fitness evals"),
@@ -58,6 +62,10 @@ def finished() -> Iterator[tuple[Path, str]]:
     """The run folder of an experiment with server and workers of its own; what was printed."""
     with Place() as place:
         printed = place.run(EXPERIMENT, "with", "sphere", *setting(**SPHERE, num_workers=2))
+        noise = noise_file(SPHERE["noise_size"], SPHERE["noise_seed"])
+        assert not noise.exists()
+        if HAS_PROC:
+            assert place.leftovers() == []
         yield place.runs / "1", printed
 
 

@@ -10,7 +10,6 @@ import pytest
 from commands import (
     EXPERIMENT,
     HAS_PROC,
-    HEAD,
     WORKER,
     Command,
     Place,
@@ -126,15 +125,6 @@ def test_killed_experiment_leaves_nothing(endless: Endless) -> None:
     nothing_is_left(endless)
 
 
-def test_finished_experiment_leaves_nothing() -> None:
-    with Place() as place:
-        noise = secrets.randbelow(2**31)
-        words = setting(num_generations=2, num_workers=2, noise_size=100_000, noise_seed=noise)
-        place.run(EXPERIMENT, "with", "sphere", *words)
-        assert place.leftovers() == []
-        assert not noise_file(100_000, noise).exists()
-
-
 def test_failing_environment_ends_the_experiment_in_one_line() -> None:
     with Place() as place:
         (place.folder / "fire.py").write_text(FAILING)
@@ -154,9 +144,8 @@ def test_a082_server_and_workers_of_ones_own(number: signal.Signals) -> None:
     """The three terminals end as cleanly, each for itself."""
     with Place() as place:
         server = place.server()
-        workers = place.start(WORKER, "start-workers", "--num_workers=2")
-        status = "2 workers alive"
-        wait_until(lambda: status in place.run(HEAD, "status"), workers)
+        workers = place.start(WORKER, "start-workers", "--num_workers=2", "--preload=")
+        place.has_workers(2)
         end(workers, number)
         assert workers.end() == (-number if number == signal.SIGKILL else 0)
         wait_until(lambda: len(place.processes()) == 4, place.processes())

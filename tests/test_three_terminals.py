@@ -20,7 +20,7 @@ from commands import (
     wait_until,
 )
 
-from cluster.clients import Keys
+from cluster.clients import Keys, head_status, workers_alive
 from cluster.redis_server import connect
 from cluster.wire import unpack
 
@@ -52,6 +52,7 @@ CARTPOLE = {
     **{"eval_episodes": 2, "final_episodes": 3},
 }
 ENDLESS = {"num_generations": 10_000_000, "noise_size": 100_000}
+IDLE = "2 workers alive, 0 of them in the run"
 PICK_UP_SECONDS = 10  # two are promised on a machine that is not busy
 
 
@@ -65,21 +66,34 @@ class Site(Place):
         self.workers = self.start(WORKER, "start-workers", "--num_workers=2")
         self.workers.says("waiting: no server")
         self.run_server = self.server()
-        wait_until(lambda: "2 workers alive" in self.status(), self.workers)
-
-    def status(self) -> str:
-        return self.run(HEAD, "status")
-
-    def redis(self, database: int = 0) -> redis.Redis:
-        return redis.Redis.from_url(f"{self.url}&db={database}")
+        self.has_workers(2)
+        self._endless: Command | None = None
 
     def experiment(self, name: str, **config: object) -> Command:
         return self.start(EXPERIMENT, "with", name, *setting(**config))
 
+    def endless(self) -> Command:
+        """An experiment under way, which goes on until it is killed."""
+        if self._endless is None:
+            self._endless = self.experiment("sphere", **ENDLESS)
+            self._endless.says("generation ", times=2)
+        return self._endless
+
+    def kill_endless(self) -> None:
+        """Be without one, as if it had never tidied up."""
+        if self._endless is not None:
+            self._endless.signal(signal.SIGKILL)
+            self._endless.end()
+            self._endless = None
+
     def posted_run(self) -> str | None:
         """The id of the run that workers are told to serve."""
-        posted = self.redis().get(Keys().run)
+        posted = connect(self.url).get(Keys().run)
         return unpack(posted)["run"] if posted else None
+
+    def generation(self) -> int:
+        """How far the head says that it is."""
+        return head_status(connect(self.url), Keys())["generation"]
 
 
 @pytest.fixture(scope="module")
@@ -88,22 +102,8 @@ def site() -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture
-def endless(site: Site) -> Iterator[Command]:
-    """An experiment under way at the site; killed at the end if it still runs."""
-    head = site.experiment("sphere", **ENDLESS)
-    head.says("generation ", times=2)
-    yield head
-    head.process.kill()
-    head.process.wait()
-
-
 def digest(printed: str) -> str:
     return re.findall(r"^theta sha256 (\w+)$", printed, re.MULTILINE)[0]
-
-
-def generation(site: Site) -> int:
-    return int(re.findall(r"^generation (\d+),", site.status(), re.MULTILINE)[0])
 
 
 def expected(name: str, config: dict[str, object]) -> str:
@@ -112,38 +112,57 @@ def expected(name: str, config: dict[str, object]) -> str:
 
 
 def test_a070_a074_three_terminals_workers_first(site: Site) -> None:
+    site.kill_endless()
     printed = site.experiment("sphere", **SPHERE).succeed()
     assert digest(printed) == expected("sphere", SPHERE)
     run = max(site.runs.glob("[0-9]*"), key=lambda folder: int(folder.name))
     fitness = record(run, "metrics")["current fitness"]["values"]
     assert fitness == sorted(fitness)
-    kept = {name.decode() for name in site.redis().scan_iter("*")}
-    assert {name.rpartition(":")[0] for name in kept} <= {Keys().worker("").rstrip(":")}
-    wait_until(lambda: "no head at work\n2 workers alive, 0 of them" in site.status(), kept)
+    server = connect(site.url)
+    wait_until(lambda: not any(w["doing"] for w in workers_alive(server, Keys())), site.workers)
+    kept = [name for name in server.scan_iter("*") if b":worker:" not in name]
+    assert kept == []
+    assert site.run(HEAD, "status").split("\n")[:2] == ["no head at work", IDLE]
     assert site.workers.err.count("waiting: no server") == 1
 
 
-def test_status_and_a_second_head(site: Site, endless: Command) -> None:
-    wait_until(lambda: "2 workers alive, 2 of them in the run" in site.status(), endless)
-    shown = site.status()
+def test_status_of_an_experiment_under_way(site: Site) -> None:
+    head, server = site.endless(), connect(site.url)
+    wait_until(lambda: all(w["doing"] for w in workers_alive(server, Keys())), site.workers)
+    shown = site.run(HEAD, "status")
     assert site.posted_run() in shown
-    assert f"process {endless.process.pid}" in shown
-    assert generation(site) > 1
-    assert float(re.findall(r"([\d,]+) steps/s", shown)[0].replace(",", "")) > 0
+    assert f"process {head.process.pid}" in shown
+    (number, rate) = re.findall(r"^generation (\d+), ([\d,]+) steps/s$", shown, re.MULTILINE)[0]
+    assert int(number) > 1
+    assert int(rate.replace(",", "")) > 0
+    assert "2 workers alive, 2 of them in the run" in shown
 
+
+def test_a007_second_head_is_refused(site: Site) -> None:
+    first = site.endless()
     runs = sorted(site.runs.iterdir())
     second = site.experiment("sphere", **SPHERE)
     assert second.end() == 1
-    assert f"process {endless.process.pid}" in complaint(second.err)
+    assert f"process {first.process.pid}" in complaint(second.err)
     assert sorted(site.runs.iterdir()) == runs
-    assert endless.process.poll() is None
+    assert first.process.poll() is None
 
 
-def test_a071_workers_go_on_with_another_experiment(site: Site, endless: Command) -> None:
+@pytest.mark.slow
+def test_a072_flush_in_mid_run_costs_time_alone(site: Site) -> None:
+    """A user's mistake: when nothing comes any more, the head posts everything again."""
+    head = site.endless()
+    site.run(HEAD, "flush")
+    head.says("asking again for")
+    number = site.generation()
+    wait_until(lambda: site.generation() > number, head)
+
+
+def test_a071_workers_go_on_with_another_experiment(site: Site) -> None:
     """The head is killed in mid-generation; the next has another environment and network."""
+    site.endless()
     old = site.posted_run()
-    endless.signal(signal.SIGKILL)
-    endless.end()
+    site.kill_endless()
     head = site.experiment("cartpole", **CARTPOLE)
     new = wait_until(lambda: (run := site.posted_run()) != old and run, head)
     serving = f"serves run {new}"
@@ -152,40 +171,32 @@ def test_a071_workers_go_on_with_another_experiment(site: Site, endless: Command
     assert "died" not in site.workers.err
 
 
-def test_a072_flush_deletes_our_keys_alone(site: Site, endless: Command) -> None:
-    foreign = {database: site.redis(database) for database in (0, 3)}
+def test_a072_flush_deletes_our_keys_alone(site: Site) -> None:
+    site.endless()
+    foreign = {number: redis.Redis.from_url(f"{site.url}&db={number}") for number in (0, 3)}
     for server in foreign.values():
         server.set("evolution", "not ours")
-    endless.signal(signal.SIGKILL)
-    endless.end()
     ours = {Keys().run, Keys().task(str(site.posted_run()))}
+    site.kill_endless()
 
-    deleted = site.run(HEAD, "flush").splitlines()
-    assert {name.strip() for name in deleted[1:]} >= ours
-    assert all(name.strip().startswith(Keys().prefix) for name in deleted[1:])
-    assert deleted[0] == f"deleted {len(deleted) - 1} keys"
+    first, *names = site.run(HEAD, "flush").splitlines()
+    assert first == f"deleted {len(names)} keys"
+    assert {name.strip() for name in names} >= ours
+    assert all(name.strip().startswith(Keys().prefix) for name in names)
     assert not foreign[0].exists(*ours)
     for server in foreign.values():
         assert server.get("evolution") == b"not ours"
         server.delete("evolution")
-    wait_until(lambda: "2 workers alive, 0 of them" in site.status(), site.workers)
-    # they hold nothing of the run any more
-    assert digest(site.experiment("sphere", **SPHERE).succeed()) == expected("sphere", SPHERE)
-
-
-@pytest.mark.slow
-def test_a072_flush_in_mid_run_costs_time_alone(site: Site, endless: Command) -> None:
-    """A user's mistake: when nothing comes any more, the head posts everything again."""
-    site.run(HEAD, "flush")
-    endless.says("asking again for")
-    number = generation(site)
-    wait_until(lambda: generation(site) > number, endless)
+    # the workers hold nothing of the run any more, and wait
+    site.has_workers(2)
+    assert not any(worker["doing"] for worker in workers_alive(foreign[0], Keys()))
 
 
 @pytest.mark.slow
 def test_a073_killed_worker_is_replaced(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It dies with tickets in its hand; they are given out again, and nothing is lost."""
     config = {**SPHERE, "env_name": "hanging:Hanging-v0", "pop_size": 8, "eval_episodes": 2}
+    site.kill_endless()
     (site.folder / "hang").touch()
     head = site.experiment("sphere", **config)
     (hung,) = wait_until(lambda: list(site.folder.glob("hung-*")), head)
@@ -194,7 +205,7 @@ def test_a073_killed_worker_is_replaced(site: Site, monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(site.folder)
     assert digest(head.succeed()) == expected("sphere", config)
     assert "asking again for" in head.err
-    wait_until(lambda: "2 workers alive" in site.status(), site.workers)
+    site.has_workers(2)
 
 
 def test_a074_a081_head_first_says_that_nobody_works() -> None:
@@ -202,15 +213,15 @@ def test_a074_a081_head_first_says_that_nobody_works() -> None:
         place.server()
         head = place.start(EXPERIMENT, "with", "sphere", *setting(**SPHERE))
         head.says("no worker is here")
-        place.start(WORKER, "start-workers")
+        place.start(WORKER, "start-workers", "--preload=")
         assert digest(head.succeed()) == expected("sphere", SPHERE)
 
 
 def test_run_server_is_one_and_can_be_replaced() -> None:
     with Place() as place:
         first, url = place.server(), place.url
-        workers = place.start(WORKER, "start-workers")
-        wait_until(lambda: "1 workers alive" in place.run(HEAD, "status"), workers)
+        workers = place.start(WORKER, "start-workers", "--preload=")
+        place.has_workers(1)
         second = place.start(HEAD, "run-server")
         assert second.end() == 1
         assert f"process {first.process.pid}" in complaint(second.err)
@@ -221,7 +232,7 @@ def test_run_server_is_one_and_can_be_replaced() -> None:
         assert first.end() == 0
         assert place.url != url
         assert "password" not in first.out + third.out + workers.err
-        wait_until(lambda: "1 workers alive" in place.run(HEAD, "status"), workers)
+        place.has_workers(1)
 
 
 def test_run_server_is_found_dead_or_alive() -> None:
