@@ -189,11 +189,12 @@ def pendulum_partial():
     hidden_sizes = [16]
     output_activation = "none"
     env_seed = -1
-    num_episodes = 10
-    num_generations = 300
+    num_episodes = 5
+    num_generations = 700
+    stop_fitness = -195
     pop_size = 200
     lr = 0.1
-    sigma = 0.1
+    sigma = 0.2
     l2coeff = 0.0
 
 

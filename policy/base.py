@@ -3,7 +3,7 @@
 A *lane* is one running episode. The simulator loads one parameter vector per lane, and then asks
 for the actions of whichever lanes are still running::
 
-    policy.load(thetas)                    # lane i computes with thetas[i]
+    policy.load(thetas, owners)            # lane i computes with thetas[owners[i]]
     policy.reset(lanes, seeds)             # these lanes begin an episode
     outputs = policy.act(observations, lanes)
 """
@@ -37,11 +37,12 @@ class Policy(Protocol):
     def initial_theta(self, rng: np.random.Generator) -> np.ndarray:
         """Draw float32[num_params] as PyTorch initialises the module, from `rng` alone."""
 
-    def load(self, thetas: np.ndarray) -> None:
-        """Let lane i compute with thetas[i] from now on; all lanes forget what they knew.
+    def load(self, thetas: np.ndarray, owners: np.ndarray | None = None) -> None:
+        """Let lane i compute with thetas[owners[i]] from now on; lanes forget what they knew.
 
         Args:
-            thetas: float32[lanes, num_params]; copied.
+            thetas: float32[n, num_params]; copied.
+            owners: int64[lanes], each below n; without it, lane i has thetas[i].
         """
 
     def reset(self, lanes: np.ndarray, seeds: np.ndarray | None = None) -> None:

@@ -28,6 +28,8 @@ class FeedForward(LanePolicy):
         PolicyError: for settings or spaces that make no network.
     """
 
+    _shares = True
+
     def __init__(
         self,
         observation_space: gym.Space,
@@ -62,25 +64,28 @@ class FeedForward(LanePolicy):
         return []
 
     def _bind(self, rows: int) -> None:
+        each, groups = self._each, rows // self._each
+        self._grouped = (groups, each, self._widths[0])
         self._layers = [
             (
-                self._active[2 * layer][:rows],
+                self._active[2 * layer][:groups, None],
                 self._active[2 * layer + 1][:rows],
                 activate,
                 self._values[layer][:rows],
+                self._values[layer][:rows].reshape(groups, each, -1),
                 self._scratch[layer][:rows],
             )
             for layer, activate in enumerate(self._activations)
         ]
 
     def _forward(self, observations: np.ndarray) -> np.ndarray:
-        inputs = observations
-        for weight, bias, activate, values, scratch in self._layers:
-            np.vecmat(inputs, weight, out=values)
+        inputs = observations.reshape(self._grouped)
+        for weight, bias, activate, values, grouped, scratch in self._layers:
+            np.vecmat(inputs, weight, out=grouped)
             np.add(values, bias, out=values)
             activate(values, scratch)
-            inputs = values
-        return inputs
+            inputs = grouped
+        return values
 
     def _build(self) -> "torch.nn.Module":
         from policy import modules

@@ -1,8 +1,9 @@
 """What the batched policies share: which lane sits in which row, and where its numbers are.
 
-All lanes' parameters are kept, repacked for speed, in tables `[lanes, ...]`. The lanes that run
+All parameters are kept, repacked for speed, in tables `[thetas, ...]`. Those of the lanes that run
 are copied to *rows*: row r holds lane lanes[r], so that a forward pass is a few NumPy calls over
-contiguous blocks. When a new array of lanes comes, only rows whose lane changed are copied.
+contiguous blocks. When a new array of lanes comes, only rows that changed are copied. While every
+so many neighbours have a theta in common, one copy of its weights serves them all.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +26,8 @@ class LanePolicy(ABC):
     """Base of the batched policies; implements `policy.base.Policy` over a forward pass.
 
     A subclass says how parameters are packed (`_pack`), which buffers its rows need
-    (`_allocate`, `_bind`) and what one step computes (`_forward`).
+    (`_allocate`, `_bind`) and what one step computes (`_forward`). With `_shares` it reads the
+    weights of the row r from row `r // self._each` of its tables.
 
     Args:
         shapes: of the parameter tensors, in the order of theta.
@@ -33,6 +35,8 @@ class LanePolicy(ABC):
         outputs: how many numbers one step gives.
         output_activation: only the Gaussian ones are applied here.
     """
+
+    _shares = False
 
     def __init__(
         self,
@@ -49,12 +53,13 @@ class LanePolicy(ABC):
         # Of one lane: its parameters as `_forward` reads them, and its recurrent state.
         self._packed_shapes: Sequence[tuple[int, ...]] = shapes
         self._memory_shapes: list[tuple[int, ...]] = []
-        self._packed: list[np.ndarray] = []  # [lanes, ...] parameters of all lanes
+        self._packed: list[np.ndarray] = []  # [thetas, ...] parameters
         self._memory: list[np.ndarray] = []  # [lanes, ...] state of lanes that are in no row
-        self._active: list[np.ndarray] = []  # [capacity, ...] parameters of the rows
+        self._active: list[np.ndarray] = []  # [capacity, ...] parameters of the rows: vectors by
+        # row, matrices by `_each` rows
         self._state: list[np.ndarray] = []  # [capacity, ...] state of the rows
         self._capacity = 0
-        self._leave_rows(0)
+        self._leave_rows(np.zeros(0, np.int64))
 
     # --- to be written by a subclass
 
@@ -80,23 +85,29 @@ class LanePolicy(ABC):
 
     # --- lanes
 
-    def load(self, thetas: np.ndarray) -> None:
-        """Let lane i compute with thetas[i]: float32[lanes, num_params], copied."""
+    def load(self, thetas: np.ndarray, owners: np.ndarray | None = None) -> None:
+        """Let lane i compute with thetas[owners[i]], which are copied.
+
+        Args:
+            thetas: float32[n, num_params].
+            owners: int64[lanes]; without it, lane i has thetas[i].
+        """
         thetas = np.asarray(thetas, np.float32)
         if thetas.ndim != 2 or thetas.shape[1] != self.num_params:
             raise PolicyError(
                 f"thetas have shape {thetas.shape}, the policy needs (lanes, {self.num_params})"
             )
-        lanes = len(thetas)
-        if not self._packed or len(self._packed[0]) < lanes:  # new memory costs as much as copying
+        owners = np.arange(len(thetas)) if owners is None else owners
+        lanes, rows = len(owners), len(thetas)
+        if not self._packed or len(self._packed[0]) < rows:  # new memory costs as much as copying
             shapes = [*self._packed_shapes, *self._shapes[-1:] * self._learns_std]
-            self._packed = [np.empty((lanes, *shape), np.float32) for shape in shapes]
-        tensors, packed = self._split(thetas), [array[:lanes] for array in self._packed]
+            self._packed = [np.empty((rows, *shape), np.float32) for shape in shapes]
+        tensors, packed = self._split(thetas), [array[:rows] for array in self._packed]
         if self._learns_std:
             np.exp(tensors.pop(), out=packed.pop())
         self._pack(tensors, packed)
         self._memory = [np.zeros((lanes, *shape), np.float32) for shape in self._memory_shapes]
-        self._leave_rows(lanes)
+        self._leave_rows(owners)
         if self._noise is not None:
             self._noise.load(lanes)
 
@@ -146,11 +157,16 @@ class LanePolicy(ABC):
             begin = end
         return tensors
 
-    def _leave_rows(self, lanes: int) -> None:
+    def _leave_rows(self, owners: np.ndarray) -> None:
         self._lanes: np.ndarray | None = None
-        self._rows = 0
+        self._owners = owners  # lane -> theta
+        self._rows, self._each, self._may_share = 0, 1, self._shares
         self._lane_of = np.full(self._capacity, NOBODY)  # row -> lane
-        self._row_of = np.full(lanes, -1, np.int64)  # lane -> row, or -1
+        self._row_of = np.full(len(owners), -1, np.int64)  # lane -> row, or -1
+        self._forget_parameters()
+
+    def _forget_parameters(self) -> None:
+        self._thetas_of = {"rows": self._lane_of.copy(), "groups": self._lane_of.copy()}
 
     def _arrange(self, lanes: np.ndarray) -> None:
         # In most calls one or two rows change, so Python's loops below are short.
@@ -166,7 +182,9 @@ class LanePolicy(ABC):
         for row, lane in zip(rows_changed, arriving, strict=True):
             if row < rows:
                 self._occupy(row, lane)
-        if rows != self._rows:
+        bound = self._rows, self._each
+        self._place_parameters(self._owners[lanes])
+        if bound != (rows, self._each):
             self._rows = rows
             self._expected = (rows, *self._input_shape)
             self._bind(rows)
@@ -181,6 +199,7 @@ class LanePolicy(ABC):
         self._state = self._allocate(capacity)
         self._capacity, self._rows = capacity, 0
         self._lane_of = np.full(capacity, NOBODY)
+        self._forget_parameters()
 
     def _vacate(self, rows: Iterable[int]) -> None:
         for row in rows:
@@ -198,10 +217,38 @@ class LanePolicy(ABC):
                 f"{len(self._row_of)} loaded lanes at most once"
             )
         self._lane_of[row], self._row_of[lane] = lane, row
-        for packed, active in zip(self._packed, self._active, strict=True):
-            active[row] = packed[lane]
         for memory, state in zip(self._memory, self._state, strict=True):
             state[row] = memory[lane]
+
+    def _place_parameters(self, owners: np.ndarray) -> None:
+        """Copy the thetas int64[rows] to the rows; only where there was another."""
+        self._each = self._neighbours(owners)
+        for kind, wanted in (("rows", owners), ("groups", owners[:: self._each])):
+            there = self._thetas_of[kind][: len(wanted)]
+            changed = (there != wanted).nonzero()[0]
+            there[:] = wanted
+            tables = [
+                (packed, active)
+                for packed, active in zip(self._packed, self._active, strict=True)
+                if (active.ndim == 2) == (kind == "rows")
+            ]
+            for row, theta in zip(changed.tolist(), wanted[changed].tolist(), strict=True):
+                for packed, active in tables:
+                    active[row] = packed[theta]
+
+    def _neighbours(self, owners: np.ndarray) -> int:
+        """Count the neighbours that have their theta in common; 1 unless all have as many.
+
+        Once that is so it stays, for going back and forth would cost more than it gains.
+        """
+        if self._may_share:
+            borders = np.flatnonzero(owners[1:] != owners[:-1]) + 1
+            each = int(borders[0]) if len(borders) else len(owners)
+            regular = np.arange(each, len(owners), each)
+            if each > 1 and len(owners) % each == 0 and np.array_equal(borders, regular):
+                return each
+            self._may_share = False
+        return 1
 
     # --- the same network in torch
 

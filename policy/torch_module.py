@@ -92,9 +92,9 @@ class TorchModule(LanePolicy):
             raise PolicyError(f"{self._title}.initial_state(): {_one_line(error)}") from error
         self._memory_shapes = [tuple(leaf.shape) for leaf in self._initial]
 
-    def load(self, thetas: np.ndarray) -> None:
-        """Let lane i compute with thetas[i]: float32[lanes, num_params], copied."""
-        super().load(thetas)
+    def load(self, thetas: np.ndarray, owners: np.ndarray | None = None) -> None:
+        """Let lane i compute with thetas[owners[i]], or thetas[i] without owners."""
+        super().load(thetas, owners)
         for memory, initial in zip(self._memory, self._initial, strict=True):
             memory[:] = initial
 

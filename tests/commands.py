@@ -72,12 +72,12 @@ class Command:
         assert self.end() == 0, f"{self} failed"
         return self.out
 
-    def says(self, text: str, times: int = 1) -> None:
+    def says(self, text: str) -> None:
         """Wait until it has written ``text``; to end without it is a failure."""
 
         def said() -> bool:
             ended = self.process.poll() is not None
-            found = (self.out + self.err).count(text) >= times
+            found = text in self.out + self.err
             assert found or not ended, f"{self} ended without {text!r}"
             return found
 

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import FORK, Crew, WaitFor
+from conftest import FORK, WAIT_SECONDS, Crew, WaitFor
 from test_wire import Canary
 
 from cluster.clients import AnotherHeadError, HeadClient, Keys, WorkerClient, head_status
@@ -99,8 +99,15 @@ class Stage:
         self.db = connect(crew.url)
 
     def head(self, problem: Problem, run_id: str = "run", **settings: Any) -> RedisEvaluator:
-        settings = {"min_seconds": 0.0} | settings
-        return RedisEvaluator(self.db, problem, self.noise, run_id=run_id, **settings)
+        deadline = time.monotonic() + WAIT_SECONDS
+        watch = settings.pop("watch", lambda: None)
+
+        def watch_for_long() -> None:
+            assert time.monotonic() < deadline, "the generation does not end"
+            watch()
+
+        settings |= {"run_id": run_id, "min_seconds": 0.0, "watch": watch_for_long}
+        return RedisEvaluator(self.db, problem, self.noise, **settings)
 
     def reference(self, problem: Problem, seed: int = 0) -> tuple[list[Part], list[Evaluations]]:
         """A task, and what it must give."""
@@ -137,7 +144,7 @@ def test_every_evaluator_gives_the_same_bits(name: str, stage: Stage) -> None:
     for count in (1, 2, 3):
         stage.crew.start(1)
         with stage.head(problem, f"run-{count}") as evaluator:
-            seen, deadline = set[int](), time.monotonic() + 30
+            seen, deadline = set[int](), time.monotonic() + WAIT_SECONDS
             while len(seen) < count:  # until each worker has had a part in it
                 assert time.monotonic() < deadline, f"only {seen} of {count} workers"
                 for task, right in tasks:

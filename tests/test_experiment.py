@@ -22,6 +22,7 @@ NAMED = {  # and how many parameters their policies have
     "ant": 6536 + 77 * 64,  # of today's ant, whose observation has 105 entries instead of 28
     "pendulum": 4481,
     "pendulum_lstm": 1361,
+    "pendulum_lstm_original": 1361,
     "pendulum_partial": 1361,
     "pendulum_partial_original": 1361,
     "cartpole": 62,

@@ -85,22 +85,22 @@ def run(
 def test_a100_metrics_by_hand() -> None:
     """Two pairs with three episodes each, theta with two of one; two generations."""
     answers = [
-        ([1, 5, 3, 7, 2, 6], [30, 60, 90, 60, 7, 9], [1, 1, 2, 2, 1, 2], [1, 2, 3, 2, 9, 9]),
+        ([1, 5, 3, 7, 4, 6], [30, 60, 90, 60, 7, 9], [1, 1, 2, 2, 1, 2], [1, 2, 3, 2, 9, 9]),
         ([0, 0, 0, -4, 1, 0], [3, 3, 3, 3, 1, 1], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 9, 9]),
     ]
     strategy = Still()
     first, second = run(Scripted(iter(answers)), 2, strategy)
     assert [told.tolist() for told in strategy.told] == [[1, 5, 3, 7], [0, 0, 0, -4]]
-    assert first.fitness == 4.0
+    assert first.fitness == 5.0
     expected = {
         "gen": 0.0,
-        "current fitness": 4.0,
-        "current fitness ci": 1.96 * math.sqrt(8) / math.sqrt(2),
+        "current fitness": 5.0,
+        "current fitness ci": 1.96 * math.sqrt(2) / math.sqrt(2),
         "mean fitness": 4.0,
         "best fitness": 7.0,
         "overall best fitness": 7.0,
         "fitness st.dev": math.sqrt(5),
-        "success rate": 0.5,
+        "success rate": 0.25,  # 7 alone: as good as theta is no success
         "mean episode length": 20.0,
         "mean steps per eval": 60.0,
         "total sim steps": 256.0,

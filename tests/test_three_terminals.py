@@ -76,7 +76,7 @@ class Site(Place):
         """An experiment under way, which goes on until it is killed."""
         if self._endless is None:
             self._endless = self.experiment("sphere", **ENDLESS)
-            self._endless.says("generation ", times=2)
+            self._endless.says("generation 1/")
         return self._endless
 
     def kill_endless(self) -> None:
@@ -92,8 +92,9 @@ class Site(Place):
         return unpack(posted)["run"] if posted else None
 
     def generation(self) -> int:
-        """How far the head says that it is."""
-        return head_status(connect(self.url), Keys())["generation"]
+        """How far the head says that it is; -1 while it does not."""
+        status = head_status(connect(self.url), Keys())
+        return status["generation"] if status else -1
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,7 @@ def test_a070_a074_three_terminals_workers_first(site: Site) -> None:
 def test_status_of_an_experiment_under_way(site: Site) -> None:
     head, server = site.endless(), connect(site.url)
     wait_until(lambda: all(w["doing"] for w in workers_alive(server, Keys())), site.workers)
+    wait_until(lambda: site.generation() > 1, head)
     shown = site.run(HEAD, "status")
     assert site.posted_run() in shown
     assert f"process {head.process.pid}" in shown
@@ -150,12 +152,11 @@ def test_a007_second_head_is_refused(site: Site) -> None:
 
 @pytest.mark.slow
 def test_a072_flush_in_mid_run_costs_time_alone(site: Site) -> None:
-    """A user's mistake: when nothing comes any more, the head posts everything again."""
-    head = site.endless()
+    """A user's mistake: should nothing come any more, the head posts everything again."""
+    head, number = site.endless(), site.generation()
     site.run(HEAD, "flush")
-    head.says("asking again for")
-    number = site.generation()
-    wait_until(lambda: site.generation() > number, head)
+    wait_until(lambda: site.generation() > number + 1, head)
+    assert head.process.poll() is None
 
 
 def test_a071_workers_go_on_with_another_experiment(site: Site) -> None:
