@@ -1,11 +1,12 @@
 """What cannot be is refused in one clear line, before anything is started."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from commands import EXPERIMENT, HAS_PROC, HEAD, Place, complaint
+from commands import EXPERIMENT, HAS_PROC, HEAD, Place, complaint, noise_file
 
 from cluster.clients import HeadClient, Keys
 from cluster.redis_server import Server, connect
@@ -65,7 +66,7 @@ NAMES = [
     ("optimizer=LBFGS", "'LBFGS'", "Adam"),
     ("optimizer=Rprop", "'Rprop'", "Adam"),
     ("engine=envpol", "'envpol'", "'envpool'"),
-    ("evaluator=ray", "'ray'", "redis"),
+    ("evaluator=redys", "'redys'", "'redis'"),
     ("evaluator=3", "3", "redis"),
     ("action_scaling=clp", "'clp'", "'clip'"),
     ("env_name=odd_spaces:Dictionary-v0", "Dict(", "Box, Discrete"),
@@ -203,13 +204,14 @@ def test_a007_second_head_on_a_server(
     ],
 )
 def test_a007_as_a_program(words: list[str], value: str, right: str, place: Place) -> None:
-    command = place.start(EXPERIMENT, *words)
+    command = place.start(EXPERIMENT, *words, f"noise_seed={os.getpid()}")
     assert command.end() == 1
     line = complaint(command.err)
     assert value in line
     assert right in line
     assert command.out == ""
     assert nothing_was_started(place)
+    assert not noise_file(10_000_000, os.getpid()).exists()
     if HAS_PROC:
         assert place.leftovers() == []
 

@@ -93,7 +93,6 @@ def end(head: Command, number: signal.Signals) -> None:
         head.signal(number)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a082_interrupted_experiment_keeps_its_newest_policy(
     endless: Endless, number: signal.Signals
@@ -117,7 +116,6 @@ def test_a082_interrupted_while_it_starts(endless: Endless, number: signal.Signa
     assert record(endless.place.runs / "1", "run")["status"] == "INTERRUPTED"
 
 
-@pytest.mark.slow
 def test_killed_experiment_leaves_nothing(endless: Endless) -> None:
     endless.works()
     endless.head.signal(signal.SIGKILL)

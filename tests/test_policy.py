@@ -256,6 +256,33 @@ def test_a_lane_is_as_if_alone_while_others_come_and_go(name):
                 np.testing.assert_array_equal(outputs[row], expected)
 
 
+@every_noisy_case
+def test_lanes_with_a_theta_in_common_are_as_if_each_had_its_own(name):
+    """While neighbours share it regularly, when that ends, and after the next load."""
+    case, rng = case_of(name), np.random.default_rng(4)
+    sharing, apart = case.make(), case.make()
+    everyone = np.arange(20)
+    arrangements = [
+        everyone,
+        everyone[::-1].copy(),
+        np.arange(5, 15),
+        np.arange(3),
+        np.arange(2, 9),
+    ]
+    arrangements += [rng.permutation(20)[:13], everyone, np.arange(10)]
+    for seed, owners in enumerate([np.repeat(np.arange(4), 5), rng.integers(0, 4, 20)]):
+        thetas = random_thetas(sharing, 4, seed)
+        sharing.load(thetas, owners)
+        apart.load(thetas[owners])
+        for lanes in arrangements:
+            for policy in (sharing, apart):
+                policy.reset(lanes, lanes)
+            for _step in range(2):
+                observations = case.observations(rng, len(lanes))
+                outputs, expected = (p.act(observations, lanes) for p in (sharing, apart))
+                np.testing.assert_array_equal(outputs.view(np.uint32), expected.view(np.uint32))
+
+
 def assert_bits_do_not_depend_on_the_batch(policy, case, total, counts):
     rng = np.random.default_rng(11)
     policy.load(random_thetas(policy, total))

@@ -150,7 +150,6 @@ def test_a007_second_head_is_refused(site: Site) -> None:
     assert first.process.poll() is None
 
 
-@pytest.mark.slow
 def test_a072_flush_in_mid_run_costs_time_alone(site: Site) -> None:
     """A user's mistake: should nothing come any more, the head posts everything again."""
     head, number = site.endless(), site.generation()
