@@ -20,8 +20,9 @@ def evotorch(
     Returns:
         By name, functions that evaluate all candidates and return the number of steps.
     """
-    logging.getLogger("evotorch").setLevel(logging.WARNING)
     from evotorch.neuroevolution import GymNE, VecGymNE
+
+    logging.getLogger("evotorch").setLevel(logging.WARNING)  # its import has set it to INFO
 
     layers, width = [], "obs_length"
     for size in hidden_sizes:

@@ -189,10 +189,10 @@ def pendulum_partial():
     hidden_sizes = [16]
     output_activation = "none"
     env_seed = -1
-    num_episodes = 10
+    num_episodes = 5
     eval_episodes = 50  # the returns vary widely, and these decide when to stop
-    num_generations = 500
-    stop_fitness = -185
+    num_generations = 800
+    stop_fitness = -180
     pop_size = 200
     lr = 0.1
     sigma = 0.2

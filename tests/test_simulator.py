@@ -219,6 +219,33 @@ def test_a011_neighbours_of_a_group_meet_the_same_seeds(
     assert np.concatenate(seen).tolist() == [11, 12, 11, 12, 21, 22, 21, 22, 31, 32]
 
 
+@pytest.mark.parametrize("batch", [1, 2, 7, 10_000])
+def test_a_task_is_cut_into_lots_that_fit_and_change_nothing(
+    batch: int, noise: NoiseTable, make_task: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = choose_problem(
+        env_name="CartPole-v1", engine="gymnasium", policy_kwargs={"hidden_sizes": []}
+    )
+    dim = problem.make_policy().num_params
+    parts = make_task(dim, 0, noise)
+    with LocalEvaluator(problem, noise) as evaluator:
+        expected = evaluator.evaluate(parts)
+        simulator, written = evaluator._runner.simulator, list[int]()
+        play = simulator.play
+
+        def recording(thetas: np.ndarray, owners: np.ndarray, seeds: np.ndarray) -> tuple:
+            written.append(len(thetas))
+            return play(thetas, owners, seeds)
+
+        monkeypatch.setattr(simulator, "play", recording)
+        monkeypatch.setattr(simulator_module, "MAX_THETA_BYTES", batch * 4 * dim)
+        for one, other in zip(evaluator.evaluate(parts), expected, strict=True):
+            assert one.fitness.tobytes() == other.fitness.tobytes()
+            assert np.array_equal(one.steps, other.steps)
+    assert max(written) <= max(batch, 2)  # a pair stays together
+    assert sum(written) == sum(len(part.population) for part in parts)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_return_that_is_no_number_is_an_error(
     value: float, local: Callable[..., LocalEvaluator], monkeypatch: pytest.MonkeyPatch
