@@ -283,6 +283,7 @@ def test_rows_survive_the_wire() -> None:
         ("pieces", np.array([-1, 2])),
         ("pieces", np.array([2, 0])),
         ("pieces", np.array([0, 0])),
+        ("pieces", np.array([1, 2, 2])),
         ("pieces", np.array([], np.int64)),
         ("pieces", np.array([0, 2], np.int32)),
         ("pieces", np.array([[0, 2]])),
