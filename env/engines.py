@@ -39,6 +39,7 @@ class VectorEngine(Protocol):
 
     name: str  # "gymnasium", "envpool" or "batched"
     max_lanes: int  # more lanes than this per reset gain nothing
+    best_lanes: int  # so many step together fastest: they share a call's cost, and the caches
 
     @property
     def observation_space(self) -> gym.Space:
@@ -76,6 +77,7 @@ class MaskedEngine:
         self._hidden = hidden
         self.name = engine.name
         self.max_lanes = engine.max_lanes
+        self.best_lanes = engine.best_lanes
         self.observation_space = engine.observation_space
         self.action_space = engine.action_space
 

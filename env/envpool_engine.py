@@ -55,6 +55,7 @@ class EnvPoolEngine:
 
     name = "envpool"
     max_lanes = 256
+    best_lanes = 128
 
     def __init__(self, env_id: str, env_kwargs: dict[str, Any] | None = None) -> None:
         """Compare EnvPool's spaces with Gymnasium's; the latter are what a policy sees.

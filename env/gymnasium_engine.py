@@ -29,6 +29,7 @@ class GymnasiumEngine:
 
     name = "gymnasium"
     max_lanes = 64
+    best_lanes = 32
 
     def __init__(self, env_id: str, env_kwargs: dict[str, Any] | None = None) -> None:
         """Make the first lane.

@@ -61,6 +61,7 @@ class SphereEngine:
 
     name = "batched"
     max_lanes = 4096
+    best_lanes = 4096
 
     def __init__(self) -> None:
         self.observation_space, self.action_space = _spaces()

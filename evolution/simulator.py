@@ -7,9 +7,6 @@ import numpy as np
 from env.engines import VectorEngine
 from policy.base import Policy
 
-# Lanes that step together. More share the fixed cost of a step call between them, fewer keep
-# their parameters in the cache: 64 was the best for the small networks of this field.
-LANES = 64
 # A batch's parameters stay below this, whatever the policy's size.
 MAX_THETA_BYTES = 1 << 28
 
@@ -78,7 +75,8 @@ class Simulator:
         self.policy.load(thetas, owners)
         first = engine.reset(seeds)
         self.policy.reset(np.arange(total), seeds)
-        table = _Lanes(total, self._max_steps, -(-total // len(thetas)))
+        slots = _slots(total, engine.best_lanes, -(-total // len(thetas)))
+        table = _Lanes(total, slots, self._max_steps)
         lanes = table.lanes
         observations = first[lanes]
         while len(lanes):
@@ -89,14 +87,20 @@ class Simulator:
         return table.returns, table.lengths
 
 
+def _slots(total: int, best: int, together: int) -> int:
+    """How many lanes step at a time: about ``best``, and such that episodes of equal length fit.
+
+    Of these no few are left for the end then, and the ``together`` episodes of a candidate stay
+    neighbours, which saves a policy memory traffic.
+    """
+    even = -(-total // max(1, round(total / best)))
+    return min(total, -(-even // together) * together)
+
+
 class _Lanes:
     """Who is playing: ``lanes[slot]`` is an episode of the batch, ``len(lanes)`` are running."""
 
-    def __init__(self, total: int, max_steps: int | None, together: int) -> None:
-        # About LANES. If episodes are of equal length, no few are left for the end, and those of a
-        # candidate stay together, which saves a policy memory traffic.
-        slots = -(-total // max(1, round(total / LANES)))
-        slots = min(total, -(-slots // together) * together)
+    def __init__(self, total: int, slots: int, max_steps: int | None) -> None:
         self.lanes = np.arange(slots)
         self.returns, self.lengths = np.zeros(total), np.zeros(total, np.int64)
         self._earned = np.zeros(slots)

@@ -83,7 +83,7 @@ class Command:
 
         wait_until(said, (text, self))
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send a signal to this process alone."""
         self.process.send_signal(number)
 
@@ -164,13 +164,15 @@ class Place:
         wait_until(lambda: len(workers_alive(server, Keys())) == number, self._started)
 
     def processes(self) -> dict[int, str]:
-        """The command lines of all processes of this place; needs /proc."""
+        """The command lines of all processes that began here; needs /proc."""
         found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 with contextlib.suppress(OSError):  # it has just ended, or is not ours to see
-                    line, environ = ((entry / n).read_bytes() for n in ("cmdline", "environ"))
-                    if bytes(self.folder) in line + environ:  # servers overwrite their environment
+                    # servers write over their environment, but stay in their folder
+                    inside = os.readlink(entry / "cwd").startswith(str(self.temporary))
+                    if inside or bytes(self.temporary) in (entry / "environ").read_bytes():
+                        line = (entry / "cmdline").read_bytes()
                         found[int(entry.name)] = line.replace(b"\0", b" ").decode()
         return found
 

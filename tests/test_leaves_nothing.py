@@ -90,7 +90,7 @@ def end(head: Command, number: signal.Signals) -> None:
     if number == signal.SIGINT:
         head.ctrl_c()
     else:
-        head.signal(number)
+        head.send(number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -118,7 +118,7 @@ def test_a082_interrupted_while_it_starts(endless: Endless, number: signal.Signa
 
 def test_killed_experiment_leaves_nothing(endless: Endless) -> None:
     endless.works()
-    endless.head.signal(signal.SIGKILL)
+    endless.head.send(signal.SIGKILL)
     endless.head.end()
     nothing_is_left(endless)
 

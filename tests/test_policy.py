@@ -1,8 +1,6 @@
 """What every policy promises. A new one is added to CASES."""
 
 import io
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -393,20 +391,3 @@ def test_a_foreign_state_dict_is_refused():
         policy.theta_from_state_dict(state_dict)
     with pytest.raises(PolicyError, match=r"\(3,\).*\(4481,\)"):
         policy.state_dict(np.zeros(3))
-
-
-def test_built_in_policies_play_without_torch():
-    program = """
-import sys
-import gymnasium, numpy as np
-import policy.activations, policy.base
-from policy.registry import make_policy
-space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
-for network in ("feedforward", "elman", "lstm"):
-    made = make_policy(network, space, space, hidden_sizes=[4], output_activation="gaussian")
-    made.load(np.ones((2, made.num_params), np.float32))
-    made.reset(np.arange(2), np.arange(2))
-    made.act(np.ones((2, 3), np.float32), np.arange(2))
-assert "torch" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)

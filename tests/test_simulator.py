@@ -76,7 +76,7 @@ def test_returns_are_the_same_bits_however_they_are_batched(
 
     check(np.arange(20))
     for lanes, batch in itertools.product((1, 3, 64), (1, 7, 64)):
-        monkeypatch.setattr(simulator_module, "LANES", lanes)
+        monkeypatch.setattr(simulator.engine, "best_lanes", lanes)
         theta_bytes = 4 * simulator.policy.num_params
         monkeypatch.setattr(simulator_module, "MAX_THETA_BYTES", batch * theta_bytes)
         assert simulator.batch == batch

@@ -82,7 +82,7 @@ class Site(Place):
     def kill_endless(self) -> None:
         """Be without one, as if it had never tidied up."""
         if self._endless is not None:
-            self._endless.signal(signal.SIGKILL)
+            self._endless.send(signal.SIGKILL)
             self._endless.end()
             self._endless = None
 
@@ -239,7 +239,7 @@ def test_run_server_is_found_dead_or_alive() -> None:
     """What a killed one has written down is no server, whoever has its process id now."""
     with Place() as place:
         first = place.server()
-        first.signal(signal.SIGKILL)
+        first.send(signal.SIGKILL)
         first.end()
         wait_until(lambda: not list(place.temporary.glob("evo-*")), first)
         (note,) = place.runtime.glob("*/server.json")

@@ -1,0 +1,21 @@
+"""Workers start fast because our own networks never import torch."""
+
+import subprocess
+import sys
+
+
+def test_built_in_policies_play_without_torch():
+    program = """
+import sys
+import gymnasium, numpy as np
+import policy.activations, policy.base
+from policy.registry import make_policy
+space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+for network in ("feedforward", "elman", "lstm"):
+    made = make_policy(network, space, space, hidden_sizes=[4], output_activation="gaussian")
+    made.load(np.ones((2, made.num_params), np.float32))
+    made.reset(np.arange(2), np.arange(2))
+    made.act(np.ones((2, 3), np.float32), np.arange(2))
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
