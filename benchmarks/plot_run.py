@@ -1,6 +1,6 @@
 """Draw the learning curves of runs kept as files: python benchmarks/plot_run.py 1 2 3 --out FILE
 
-The thick line is the mean of the runs, the band reaches from the worst to the best.
+One line a run, each to its own end.
 """
 
 import argparse
@@ -41,14 +41,10 @@ def main() -> None:
     curves = [
         smoothed(curve(r, options.metric, options.folder), options.window) for r in options.runs
     ]
-    length = min(map(len, curves))
-    values = np.array([c[:length] for c in curves])
     figure, axes = pyplot.subplots(figsize=(7, 3.6), dpi=110)
-    generations = np.arange(length)
-    axes.fill_between(generations, values.min(0), values.max(0), alpha=0.2, linewidth=0)
-    for one in values:
-        axes.plot(generations, one, linewidth=0.7, alpha=0.6, color="C0")
-    axes.plot(generations, values.mean(0), linewidth=2, color="C0")
+    for run, values in zip(options.runs, curves, strict=True):
+        axes.plot(values, linewidth=1.5, label=f"run {run}")
+    axes.legend(loc="lower right", fontsize=8)
     axes.axhline(200, linewidth=0.8, linestyle="--", color="0.4")
     axes.set(xlabel="generation", ylabel=options.metric, title=options.title)
     axes.grid(alpha=0.25)
