@@ -90,7 +90,7 @@ def defaults():
 
 @ex.named_config
 def lander():
-    """Lunar lander, two neurons (18 parameters)."""
+    """Lunar lander, 18 parameters: 272 to 278 in 49 to 98 core-seconds, five of five runs."""
     env_name = "LunarLanderContinuous-v3"
     hidden_sizes = []
     output_activation = "none"
@@ -105,7 +105,7 @@ def lander():
 
 @ex.named_config
 def lander_original():
-    """Lunar lander with distributed_es's settings: 20 candidates, 1 episode, very noisy."""
+    """Lunar lander with distributed_es's settings, very noisy: 242 in 79 core-seconds, one run."""
     env_name = "LunarLanderContinuous-v3"
     hidden_sizes = []
     output_activation = "none"
@@ -119,7 +119,7 @@ def lander_original():
 
 @ex.named_config
 def ant():
-    """MuJoCo's ant, 64-64 tanh with an 11-level output, episodes of 500 steps."""
+    """MuJoCo's ant, 64-64 tanh, 11-level output, 500 steps: hours; not run to its end by us."""
     env_name = "Ant-v5"
     hidden_sizes = [64, 64]
     hidden_activation = "tanh"
@@ -134,7 +134,7 @@ def ant():
 
 @ex.named_config
 def pendulum():
-    """Pendulum swing-up, 64-64 relu."""
+    """Pendulum swing-up, 64-64 relu: -167 in 152 core-seconds, one run."""
     env_name = "Pendulum-v1"
     hidden_sizes = [64, 64]
     hidden_activation = "relu"
@@ -150,7 +150,7 @@ def pendulum():
 
 @ex.named_config
 def pendulum_lstm():
-    """Pendulum swing-up, LSTM of 16 cells."""
+    """Pendulum swing-up, LSTM of 16 cells: -159 in 135 core-seconds, one run."""
     env_name = "Pendulum-v1"
     network = "lstm"
     hidden_sizes = [16]
@@ -183,7 +183,7 @@ def pendulum_lstm_original():
 
 @ex.named_config
 def pendulum_partial():
-    """Pendulum whose velocity is hidden, LSTM of 16 cells that must remember."""
+    """Pendulum with its velocity hidden, LSTM 16: -195 and -201 in 675 and 247 core-seconds."""
     env_name = "PartiallyObservablePendulum-v0"
     network = "lstm"
     hidden_sizes = [16]
@@ -218,7 +218,7 @@ def pendulum_partial_original():
 
 @ex.named_config
 def cartpole():
-    """Cart-pole, Elman network of 5 neurons (62 parameters)."""
+    """Cart-pole, Elman network of 5 neurons (62 parameters): 500 in 23 core-seconds, one run."""
     env_name = "CartPole-v1"
     network = "elman"
     hidden_sizes = [5]
@@ -235,7 +235,7 @@ def cartpole():
 
 @ex.named_config
 def sphere():
-    """The sphere function in 10 dimensions: seconds; for trying things out."""
+    """The sphere function in 10 dimensions: 0.00 in 6 core-seconds; for trying things out."""
     env_name = "Sphere-v0"
     hidden_sizes = []
     output_activation = "none"
