@@ -29,7 +29,7 @@ from store.experiment import (
 )
 from store.reader import policy_file, read_policy
 from store.recorder import SacredRecorder
-from utils.log import set_up_logging
+from utils.program import set_up_program
 from utils.progress import Progress
 
 if TYPE_CHECKING:
@@ -327,5 +327,5 @@ def make_strategy(
 
 
 if __name__ == "__main__":
-    set_up_logging()
+    set_up_program()
     ex.run_commandline()

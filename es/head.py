@@ -22,7 +22,7 @@ from cluster.redis_server import (
     withdraw,
     without_password,
 )
-from utils.log import set_up_logging
+from utils.program import set_up_program
 
 STOP_SECONDS = 10
 
@@ -30,7 +30,7 @@ STOP_SECONDS = 10
 @click.group()
 def cli() -> None:
     """The server between a head and its workers, on this machine."""
-    set_up_logging()
+    set_up_program()
 
 
 @cli.command()

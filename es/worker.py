@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from cluster.clients import Keys, WorkerClient
 from cluster.redis_server import ServerError, connect, find_url, without_password
 from evolution.worker import serve
-from utils.log import set_up_logging
+from utils.program import set_up_program
 
 log = logging.getLogger("worker")
 
@@ -43,7 +43,7 @@ def cli() -> None:
 @click.option("--until_stdin_ends", is_flag=True, hidden=True, help="End when the parent does.")
 def start_workers(num_workers: int, url: str | None, preload: str, until_stdin_ends: bool) -> None:
     """Start workers that talk to the head's server directly; they wait for it if need be."""
-    set_up_logging()
+    set_up_program()
     if preload and importlib.util.find_spec(preload):
         importlib.import_module(preload)  # once here rather than once in every worker
     end = threading.Event()

@@ -1,0 +1,21 @@
+"""What each of our programs does first."""
+
+import gc
+import logging
+import sys
+
+GARBAGE_THRESHOLDS = (100_000, 50, 100)  # Python's own are (700, 10, 10) or near that
+
+
+def set_up_program(level: int = logging.INFO) -> None:
+    """Log to standard error, one line an event, and look for garbage seldom.
+
+    Imports make a million objects and hardly any garbage: with Python's own thresholds the
+    collector takes a fifth of the time that a program needs to start.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
