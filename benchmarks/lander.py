@@ -5,19 +5,23 @@
 "Reached 200" is said of the first theta whose current fitness is 200 or more, and whose mean on 100
 fresh episodes is too. The time for these 100 episodes is not counted; everything else is, from the
 start of the server and the workers on. Core-seconds are CPU time of head, workers and server.
+Every run goes to the last generation; where the config's stop_fitness would have ended it, the mean
+on 100 fresh episodes is noted as well.
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from common import Row, cpu_seconds, machine, parser, show, write_json
 from crew import named_config, redis_workers
 
 from es.config import problem_of
 from es.experiment import make_strategy
-from evolution.loop import assess, evolve
+from evolution.loop import StopRule, assess, evolve
 from evolution.seeding import Seeding
 from evolution.settings import RunSettings
 
@@ -71,13 +75,19 @@ def run(name: str, seed: int, generations: int | None) -> Row:
     config = named_config(name, seed)
     settings, problem = RunSettings.from_config(config), problem_of(config)
     seeding, fresh = settings.seeding(), Seeding(1_000_000 + seed)
-    meter, reached = Meter(), Row()
+    meter, reached, stopped = Meter(), Row(), Row()
+    stop = StopRule(settings.stop_fitness)
     count, cut_off = settings.num_workers, settings.min_task_runtime
     with (
         settings.noise_table() as noise,
         redis_workers(count, problem, noise, cut_off) as evaluator,
     ):
         strategy = make_strategy(config, problem.make_policy(), noise, seeding)
+
+        def mean(theta: np.ndarray, number: int, seeding: Seeding = fresh) -> float:
+            final = assess(theta, evaluator, number=number, episodes=FRESH, seeding=seeding)
+            return final.fitness
+
         for generation in evolve(
             strategy,
             evaluator,
@@ -90,20 +100,23 @@ def run(name: str, seed: int, generations: int | None) -> Row:
             steps = int(generation.metrics["total sim steps"])
             if not reached and generation.fitness >= GOAL:
                 wall, cpu = meter.read()
-
-                def mean(theta=theta, number=number) -> float:
-                    return assess(
-                        theta, evaluator, number=number, episodes=FRESH, seeding=fresh
-                    ).fitness
-
-                if meter.without(mean) >= GOAL:
+                if meter.without(functools.partial(mean, theta, number)) >= GOAL:
                     reached = _cost("to_200", number, steps, wall, cpu)
+            if stop.reached(generation.fitness) and not stopped:
+                wall, cpu = meter.read()
+                at_stop = meter.without(functools.partial(mean, strategy.theta, number + 1))
+                stopped = _cost("to_stop", number + 1, steps, wall, cpu)
+                stopped["mean_at_stop"] = round(at_stop, 1)
         end = _cost("in_all", number + 1, steps, *meter.read())
-        final = assess(
-            strategy.theta, evaluator, number=number + 1, episodes=FRESH, seeding=seeding
-        )
-    reached = reached or dict.fromkeys(_cost("to_200", 0, 0, 0.0, 0.0))
-    return {"task": name, "seed": seed, **reached, **end, "final_mean": round(final.fitness, 1)}
+        final = mean(strategy.theta, number + 1, seeding)
+    never = _never(_cost("to_200", 0, 0, 0.0, 0.0))
+    no_stop = _never({**_cost("to_stop", 0, 0, 0.0, 0.0), "mean_at_stop": 0.0})
+    found = {**(reached or never), **(stopped or no_stop), **end}
+    return {"task": name, "seed": seed, **found, "final_mean": round(final, 1)}
+
+
+def _never(row: Row) -> Row:
+    return dict.fromkeys(row)
 
 
 def _cost(when: str, generations: int, steps: int, wall: float, cpu: float) -> Row:

@@ -21,6 +21,8 @@ from cluster.wire import MessageError, pack, unpack
 log = logging.getLogger(__name__)
 
 RESULTS_PER_POP = 1000
+_HEAD_FIELDS = {"host": str, "pid": int, "run": str, "generation": int, "rate": float}
+_WORKER_FIELDS = {"host": str, "pid": int, "name": str, "doing": str}
 HEAD_SECONDS = 6  # a head that has not been heard of for so long is gone
 WORKER_SECONDS = 6  # likewise a worker
 
@@ -58,13 +60,22 @@ def workers_alive(server: redis.Redis, keys: Keys) -> list[dict[str, Any]]:
     """What each worker that was heard of lately says of itself, in the order of their names."""
     names = sorted(server.scan_iter(keys.worker(), count=1000))
     values: Any = server.mget(names) if names else []
-    return [json.loads(value) for value in values if value is not None]
+    return [said for value in values if (said := _statement(value, _WORKER_FIELDS))]
 
 
 def head_status(server: redis.Redis, keys: Keys) -> dict[str, Any] | None:
     """What the head says of itself: run, host, pid, generation, rate; None if there is none."""
-    value: Any = server.get(keys.head)
-    return None if value is None else json.loads(value)
+    return _statement(server.get(keys.head), _HEAD_FIELDS)
+
+
+def _statement(value: Any, fields: dict[str, type]) -> dict[str, Any] | None:
+    """What a process says of itself; None if it says nothing, or nonsense."""
+    try:
+        said = json.loads(value or b"null")
+    except (ValueError, RecursionError):
+        return None
+    fits = isinstance(said, dict) and all(type(said.get(n)) is kind for n, kind in fields.items())
+    return said if fits else None
 
 
 def who() -> dict[str, Any]:
@@ -78,7 +89,7 @@ def is_gone(other: dict[str, Any]) -> bool:
         return False
     try:
         os.kill(other["pid"], 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has a number that large
         return True
     except PermissionError:
         pass  # alive, and another user's
@@ -111,8 +122,12 @@ class HeadClient:
         """
         deadline = time.monotonic() + HEAD_SECONDS + 1
         while not self._say(only_if_absent=True):
-            other = head_status(self._server, self.keys)
-            if other is None or self._may_replace(other):
+            value: Any = self._server.get(self.keys.head)
+            other = _statement(value, _HEAD_FIELDS)
+            if other is None:
+                self._remove_nonsense(value)
+                continue
+            if self._may_replace(other):
                 continue
             if other["host"] == socket.gethostname() or time.monotonic() > deadline:
                 raise AnotherHeadError(other)
@@ -122,6 +137,11 @@ class HeadClient:
     def _say(self, *, only_if_absent: bool) -> bool:
         value = json.dumps(self._status)
         return bool(self._server.set(self.keys.head, value, nx=only_if_absent, ex=HEAD_SECONDS))
+
+    def _remove_nonsense(self, value: bytes | None) -> None:
+        if value is not None:
+            log.warning("%s held %r, which no head says: deleting it", self.keys.head, value[:80])
+            self._server.delete(self.keys.head)
 
     def _may_replace(self, other: dict[str, Any]) -> bool:
         """Take the place of a head of this machine whose process is gone."""

@@ -212,7 +212,9 @@ def _noted() -> dict[str, Any] | None:
     """What the last ``announce`` wrote, if it is still there."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         if _is_private(_folder().lstat()):
-            return json.loads((_folder() / NOTE).read_text())
+            noted = json.loads((_folder() / NOTE).read_text())
+            if isinstance(noted, dict) and type(noted.get("pid")) is int:
+                return noted if isinstance(noted.get("url"), str) else None
     return None
 
 

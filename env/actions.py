@@ -74,6 +74,8 @@ def _box_decoder(space: Box, scaling: str) -> Decode:
         if low.size and (low == low.flat[0]).all() and (high == high.flat[0]).all():
             # One bound for all components: the same result in a quarter of the time.
             low, high = np.array(low.flat[0]), np.array(high.flat[0])
+        if len(shape) == 1:
+            return lambda outputs: outputs.clip(low, high)
         return lambda outputs: outputs.reshape(len(outputs), *shape).clip(low, high)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise EnvError(f"action scaling 'tanh' needs finite bounds, {space} has none: use 'none'")

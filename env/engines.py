@@ -59,10 +59,10 @@ class VectorEngine(Protocol):
 
         Args:
             actions: one per given lane, as `env.actions` makes them.
-            lanes: int64[n], any distinct lanes in any order.
+            lanes: int64[n], any distinct lanes in any order; never changed in place afterwards.
 
         Returns:
-            Observations float32[n, ...], rewards float64[n], done bool[n] in the order of `lanes`.
+            Observations float32[n, ...], rewards float[n], done bool[n] in the order of `lanes`.
         """
 
     def close(self) -> None:

@@ -76,6 +76,10 @@ class EnvPoolEngine:
         self._pool: Any = None
         self._exchange: Exchange | None = None
         self._lanes = 0
+        self._given: np.ndarray | None = None  # by the last call of `step`, …
+        self._sent = np.zeros(0, np.int32)  # … as EnvPool takes it, …
+        self._in_order = b""  # … and its bytes
+        self._expected: tuple[int, ...] = ()
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
         """Begin one episode per seed, in a new pool.
@@ -106,26 +110,29 @@ class EnvPoolEngine:
 
         Args:
             actions: int64[n] or float32[n, ...], row i for lane lanes[i].
-            lanes: int64[n].
+            lanes: int64[n], never changed in place by the caller.
 
         Returns:
-            Observations float32[n, ...], rewards float64[n], done bool[n], in the order of `lanes`.
+            Observations float32[n, ...], rewards float32[n] or as the task gives them, done
+            bool[n], in the order of `lanes`.
         """
         assert self._exchange is not None, "reset() comes before step()"
-        sent = np.ascontiguousarray(lanes, np.int32)
+        if lanes is not self._given:  # the same array comes back until an episode ends
+            self._given, self._sent = lanes, np.ascontiguousarray(lanes, np.int32)
+            self._in_order = self._sent.tobytes()
+            self._expected = (len(lanes), *self._action_shape)
         moves = np.ascontiguousarray(actions, self._action_type)
-        if moves.shape[0] != len(sent) or moves.shape[1:] != self._action_shape:
+        if moves.shape != self._expected:
             raise ValueError(
-                f"actions have shape {moves.shape}, {len(sent)} lanes need "
-                f"{(len(sent), *self._action_shape)}"
+                f"actions have shape {moves.shape}, {len(lanes)} lanes need {self._expected}"
             )
-        received, raw, rewards, done = self._exchange(sent, moves)
-        if received.tobytes() != sent.tobytes():
+        received, raw, rewards, done = self._exchange(self._sent, moves)
+        if received.tobytes() != self._in_order:
             rows = np.empty(self._lanes, np.int64)
             rows[received] = np.arange(len(received))
-            rows = rows[sent]
+            rows = rows[self._sent]
             raw, rewards, done = raw[rows], rewards[rows], done[rows]
-        return self._encode(raw), rewards.astype(np.float64), done
+        return self._encode(raw), rewards, done
 
     def close(self) -> None:
         """Let the pool and its thread go; a later reset makes another."""
@@ -175,7 +182,7 @@ def _same_form(one: Space, other: Space) -> bool:
 def _direct_exchange(pool: Any) -> Exchange | None:
     """Return a call of the C++ layer, or None if its layout is not the one known.
 
-    It saves the 25 µs that the public `step` takes in Python to build dicts.
+    It saves the up to 75 µs a step that the public `step` takes in Python to build dicts.
     """
     actions = list(getattr(getattr(pool, "_spec", None), "_action_keys", ()))
     states = list(getattr(pool, "_state_keys", ()))

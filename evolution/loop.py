@@ -74,6 +74,21 @@ class Final:
         )
 
 
+class StopRule:
+    """Says when "current fitness", averaged over the last 10 generations, has reached a goal."""
+
+    def __init__(self, goal: float | None) -> None:
+        """Wait for ``goal``; with None, for ever."""
+        self._goal = goal
+        self._recent: deque[float] = deque(maxlen=STOP_WINDOW)
+
+    def reached(self, fitness: float) -> bool:
+        """Note one more generation's fitness; true if that was enough."""
+        self._recent.append(fitness)
+        full = len(self._recent) == STOP_WINDOW
+        return self._goal is not None and full and bool(np.mean(self._recent) >= self._goal)
+
+
 class Totals:
     """What adds up over the generations of a run."""
 
@@ -101,8 +116,7 @@ def evolve(
         eval_episodes: played by theta itself beside its population.
         stop_fitness: end when "current fitness", averaged over the last 10 generations, is there.
     """
-    totals = Totals()
-    recent: deque[float] = deque(maxlen=STOP_WINDOW)
+    totals, stop = Totals(), StopRule(stop_fitness)
     for number in range(generations):
         started = time.monotonic()
         theta = strategy.theta
@@ -123,9 +137,7 @@ def evolve(
             "total time elapsed": time.monotonic() - totals.started,
         }
         yield Generation(number, theta, told, current, metrics)
-        recent.append(metrics["current fitness"])
-        full = len(recent) == STOP_WINDOW
-        if stop_fitness is not None and full and np.mean(recent) >= stop_fitness:
+        if stop.reached(metrics["current fitness"]):
             return
 
 

@@ -99,8 +99,15 @@ def open_workplace(settings: RunSettings, engine: str) -> Iterator[Workplace]:
     elif found := find_url(settings.redis):
         yield Workplace(connect(found))
     else:
-        with start_server() as server, _crew(server.url, settings.num_workers, engine) as crew:
-            yield Workplace(connect(server.url), crew)
+        with open_private_workplace(settings.num_workers, engine) as workplace:
+            yield workplace
+
+
+@contextlib.contextmanager
+def open_private_workplace(num_workers: int, engine: str) -> Iterator[Workplace]:
+    """Start a server and workers for the caller alone, whatever else runs on this machine."""
+    with start_server() as server, _crew(server.url, num_workers, engine) as crew:
+        yield Workplace(connect(server.url), crew)
 
 
 @contextlib.contextmanager

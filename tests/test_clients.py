@@ -1,8 +1,8 @@
 """What heads and workers say to each other through a real server."""
 
+import json
 import os
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,6 @@ from cluster.clients import (
 )
 from cluster.redis_server import Server, connect
 from cluster.wire import MessageError, pack
-from evolution.messages import Rows, task_fields, task_parts
-from evolution.noise import NoiseTable
 
 KEYS = Keys()
 
@@ -77,8 +75,31 @@ def test_the_place_of_a_dead_head_is_taken_and_tidied(db: redis.Redis, server: S
 
 def test_a_silent_head_on_another_machine_is_waited_out(db: redis.Redis) -> None:
     """One cannot ask another machine whether a process lives; its word expires."""
-    other = b'{"host": "elsewhere", "pid": 1, "run": "theirs"}'
+    other = b'{"host": "elsewhere", "pid": 1, "run": "theirs", "generation": 3, "rate": 0.5}'
     db.set(KEYS.head, other, px=300)
+    HeadClient(db, "mine", KEYS).lead()
+    assert (head_status(db, KEYS) or {})["run"] == "mine"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"", b"\xff\xfe", b"{", b"[1]", b"null", b'{"host": "h"}', b"[" * 100_000],
+)
+def test_nonsense_in_the_place_of_a_statement_is_passed_over(
+    nonsense: bytes, db: redis.Redis, worker: WorkerClient
+) -> None:
+    worker.beat("run-1")
+    db.set(KEYS.worker("x"), nonsense)
+    assert [said["name"] for said in workers_alive(db, KEYS)] == ["w"]
+    db.set(KEYS.head, nonsense)
+    assert head_status(db, KEYS) is None
+    HeadClient(db, "mine", KEYS).lead()
+    assert (head_status(db, KEYS) or {})["run"] == "mine"
+
+
+def test_a_head_with_an_impossible_process_number_is_gone(db: redis.Redis) -> None:
+    said = {"host": socket.gethostname(), "pid": 1 << 70, "run": "x", "generation": 0, "rate": 0.0}
+    db.set(KEYS.head, json.dumps(said))
     HeadClient(db, "mine", KEYS).lead()
     assert (head_status(db, KEYS) or {})["run"] == "mine"
 
@@ -257,81 +278,6 @@ def test_results_come_in_order_bad_ones_as_errors(
 def test_results_that_nobody_reads_expire(db: redis.Redis, worker: WorkerClient) -> None:
     worker.push("lost", {})
     assert 0 < db.ttl(KEYS.results("lost")) <= 3600
-
-
-ROWS: dict[str, Any] = {
-    "pieces": np.array([0, 2]),
-    "fitness": np.array([1, 2, 3], np.float32),
-    "steps": np.array([4, 5, 6]),
-    "seconds": 0.5,
-    "waited": 0.25,
-}
-GROUP_OF = np.array([2, 1, 1])
-
-
-def test_rows_survive_the_wire() -> None:
-    rows = Rows.from_fields(Rows(**ROWS).to_fields(3), GROUP_OF)
-    assert {name: np.array_equal(value, getattr(rows, name)) for name, value in ROWS.items()} == {
-        name: True for name in ROWS
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("pieces", np.array([0, 3])),
-        ("pieces", np.array([-1, 2])),
-        ("pieces", np.array([2, 0])),
-        ("pieces", np.array([0, 0])),
-        ("pieces", np.array([1, 2, 2])),
-        ("pieces", np.array([], np.int64)),
-        ("pieces", np.array([0, 2], np.int32)),
-        ("pieces", np.array([[0, 2]])),
-        ("pieces", [0, 2]),
-        ("pieces", np.array([1, 2])),
-        ("fitness", np.array([1, 2], np.float32)),
-        ("fitness", np.array([1, 2, 3, 4], np.float32)),
-        ("fitness", np.array([1, 2, 3], np.float64)),
-        ("fitness", np.array([1, np.nan, 3], np.float32)),
-        ("fitness", np.array([1, 2, np.inf], np.float32)),
-        ("fitness", 5),
-        ("steps", np.array([4, 5])),
-        ("steps", np.array([4, 0, 6])),
-        ("steps", np.array([4, -5, 6])),
-        ("steps", np.array([4.0, 5.0, 6.0])),
-        ("seconds", "long"),
-        ("seconds", None),
-        ("seconds", -1.0),
-        ("seconds", float("nan")),
-        ("seconds", float("inf")),
-        ("waited", 10**400),
-        ("waited", ROWS["pieces"]),
-    ],
-)
-def test_rows_that_cannot_be_are_refused(name: str, value: Any) -> None:
-    with pytest.raises(MessageError):
-        Rows.from_fields(ROWS | {name: value}, GROUP_OF)
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_rows_without_a_field_are_refused(name: str) -> None:
-    with pytest.raises(MessageError, match=f"without '{name}'"):
-        Rows.from_fields({k: v for k, v in ROWS.items() if k != name}, GROUP_OF)
-
-
-def test_a_task_that_is_none_is_refused(make_task: Callable, noise: NoiseTable) -> None:
-    fields = task_fields(make_task(10, 0, noise), share=2, min_seconds=0.1)
-    assert len(task_parts(fields)) == 3
-    wrong: list[dict[str, Any]] = [{name: None} for name in fields]
-    wrong += [{"parts": 4}, {"parts": float("inf")}, {"share": 0}, {"min_seconds": float("nan")}]
-    wrong += [{"1.copies": 4}, {"2.values": np.zeros(3)}, {"0.env_seeds": np.zeros(5, np.int64)}]
-    for change in wrong:
-        if change not in ({"0.centre": None}, {"0.sigma": None}, {"1.theta": None}):
-            with pytest.raises(MessageError, match="no task"):
-                task_parts(fields | change)
-    for name in fields:
-        with pytest.raises(MessageError, match="no task"):
-            task_parts({key: value for key, value in fields.items() if key != name})
 
 
 # --- workers, groups and other people's keys

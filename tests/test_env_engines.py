@@ -70,7 +70,7 @@ def play(
         actions = np.array([draw(engine.action_space, rngs[lane]) for lane in lanes])
         observations, rewards, done = engine.step(actions, lanes)
         assert observations.dtype == np.float32 and observations.shape[0] == len(lanes)
-        assert rewards.dtype == np.float64 and done.dtype == np.bool_
+        assert rewards.dtype.kind == "f" and done.dtype == np.bool_
         for row, lane in enumerate(lanes):
             episodes[lane].append((observations[row].tobytes(), rewards[row], bool(done[row])))
         running = [k for k in running if len(episodes[k]) <= steps and not episodes[k][-1][2]]
