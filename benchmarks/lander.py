@@ -21,7 +21,7 @@ from crew import named_config, redis_workers
 
 from es.config import problem_of
 from es.experiment import make_strategy
-from evolution.loop import StopRule, assess, evolve
+from evolution.loop import History, assess, evolve
 from evolution.seeding import Seeding
 from evolution.settings import RunSettings
 
@@ -76,7 +76,7 @@ def run(name: str, seed: int, generations: int | None) -> Row:
     settings, problem = RunSettings.from_config(config), problem_of(config)
     seeding, fresh = settings.seeding(), Seeding(1_000_000 + seed)
     meter, reached, stopped = Meter(), Row(), Row()
-    stop = StopRule(settings.stop_fitness)
+    history = History()
     count, cut_off = settings.num_workers, settings.min_task_runtime
     with (
         settings.noise_table() as noise,
@@ -95,6 +95,7 @@ def run(name: str, seed: int, generations: int | None) -> Row:
             episodes=settings.num_episodes,
             eval_episodes=settings.eval_episodes,
             seeding=seeding,
+            history=history,
         ):
             theta, number = generation.theta, generation.number
             steps = int(generation.metrics["total sim steps"])
@@ -102,7 +103,7 @@ def run(name: str, seed: int, generations: int | None) -> Row:
                 wall, cpu = meter.read()
                 if meter.without(functools.partial(mean, theta, number)) >= GOAL:
                     reached = _cost("to_200", number, steps, wall, cpu)
-            if stop.reached(generation.fitness) and not stopped:
+            if history.has_reached(settings.stop_fitness) and not stopped:
                 wall, cpu = meter.read()
                 at_stop = meter.without(functools.partial(mean, strategy.theta, number + 1))
                 stopped = _cost("to_stop", number + 1, steps, wall, cpu)

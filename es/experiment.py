@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from redis import RedisError
 
-from cluster.clients import AnotherHeadError
+from cluster.clients import AnotherHeadError, who
 from cluster.redis_server import ServerError
 from es.config import checked_config
-from evolution.loop import assess, evolve
+from evolution.loop import History, assess, evolve
 from evolution.noise import NoiseTable
 from evolution.redis_evaluator import WorkerFailure
 from evolution.seeding import Seeding
@@ -27,6 +27,7 @@ from store.experiment import (
     in_one_line,
     new_experiment,
 )
+from store.keeper import Restorable, RunKeeper
 from store.reader import policy_file, read_policy
 from store.recorder import SacredRecorder
 from utils.program import set_up_program
@@ -79,6 +80,7 @@ def defaults():
     eval_episodes = 10  # played by theta itself each generation: "current fitness"
     final_episodes = 100  # likewise by the last theta
     num_serializations = 10  # policies saved on the way, beside the first, the best and the last
+    checkpoint_every = 30.0  # seconds; what a killed run has to do again when it is resumed
 
     # --- who works
     evaluator = "redis"  # redis: worker processes; local: this process alone
@@ -267,16 +269,24 @@ def run(_run: "Run", _config: Mapping[str, Any]) -> float:
 def evolve_policy(run: "Run", config: Mapping[str, Any]) -> float:
     """The story of a run."""
     settings, problem = checked_config(config)
-    run.info.update(problem.described())
+    run.info.update({"head": who(), **problem.described()})
     seeding = settings.seeding()
     with open_workplace(settings, problem.engine) as workplace, settings.noise_table() as noise:
         policy = problem.make_policy()
         strategy = make_strategy(config, policy, noise, seeding)
         run_id = f"{run._id or 'unobserved'}-{secrets.token_hex(4)}"
+        history = History()
+        recorder = SacredRecorder(run, policy, settings.serialization_period)
+        parts: dict[str, Restorable] = {
+            "strategy": strategy,
+            "history": history,
+            "recorder": recorder,
+        }
         with (
             workplace.evaluator(problem, noise, run_id, settings.min_task_runtime) as evaluator,
-            SacredRecorder(run, policy, settings.serialization_period) as recorder,
-            Progress(settings.num_generations, "generation") as progress,
+            RunKeeper(run, parts, history.position, every=settings.checkpoint_every) as keeper,
+            recorder,
+            Progress(settings.num_generations, "generation", history.next_generation) as progress,
         ):
             for generation in evolve(
                 strategy,
@@ -286,15 +296,17 @@ def evolve_policy(run: "Run", config: Mapping[str, Any]) -> float:
                 eval_episodes=settings.eval_episodes,
                 seeding=seeding,
                 stop_fitness=settings.stop_fitness,
+                history=history,
             ):
                 recorder.record(generation, strategy.theta)
+                keeper.settle()
                 progress.advance(generation.shown())
                 if config["render"] and recorder.is_due(generation.number):
                     show_episode(problem, generation.theta, config["seed"], config["sleep"])
             final = assess(
                 strategy.theta,
                 evaluator,
-                number=generation.number + 1,
+                number=history.next_generation,
                 episodes=settings.final_episodes,
                 seeding=seeding,
             )

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,27 +75,47 @@ class Final:
         )
 
 
-class StopRule:
-    """Says when "current fitness", averaged over the last 10 generations, has reached a goal."""
-
-    def __init__(self, goal: float | None) -> None:
-        """Wait for ``goal``; with None, for ever."""
-        self._goal = goal
-        self._recent: deque[float] = deque(maxlen=STOP_WINDOW)
-
-    def reached(self, fitness: float) -> bool:
-        """Note one more generation's fitness; true if that was enough."""
-        self._recent.append(fitness)
-        full = len(self._recent) == STOP_WINDOW
-        return self._goal is not None and full and bool(np.mean(self._recent) >= self._goal)
-
-
-class Totals:
-    """What adds up over the generations of a run."""
+class History:
+    """How far a run is, and what adds up over its generations."""
 
     def __init__(self) -> None:
-        self.started = time.monotonic()
+        self.next_generation = 0
         self.steps, self.evaluations, self.best = 0, 0, -np.inf
+        self.recent: deque[float] = deque(maxlen=STOP_WINDOW)  # "current fitness"
+        self._started = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the run has been at work, in however many sittings."""
+        return time.monotonic() - self._started
+
+    def position(self) -> int:
+        """The generation to come."""
+        return self.next_generation
+
+    def has_reached(self, goal: float | None) -> bool:
+        """True if "current fitness", averaged over the last 10 generations, is at the goal."""
+        full = len(self.recent) == STOP_WINDOW
+        return goal is not None and full and bool(np.mean(self.recent) >= goal)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        return {
+            "next_generation": self.next_generation,
+            "steps": self.steps,
+            "evaluations": self.evaluations,
+            "best": float(self.best),
+            "recent": list(self.recent),
+            "elapsed": self.elapsed,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.next_generation = state["next_generation"]
+        self.steps, self.evaluations = state["steps"], state["evaluations"]
+        self.best = state["best"]
+        self.recent.extend(state["recent"])
+        self._started = time.monotonic() - state["elapsed"]
 
 
 def evolve(
@@ -106,6 +127,7 @@ def evolve(
     eval_episodes: int,
     seeding: Seeding,
     stop_fitness: float | None = None,
+    history: History | None = None,
 ) -> Iterator[Generation]:
     """Run ``generations`` rounds of ask, evaluate, tell; yield after each one.
 
@@ -115,10 +137,12 @@ def evolve(
         episodes: played by each candidate; their mean return is its fitness.
         eval_episodes: played by theta itself beside its population.
         stop_fitness: end when "current fitness", averaged over the last 10 generations, is there.
+        history: of a run that goes on; kept up to date, so that with the strategy's state it says
+            at every yield how to go on.
     """
-    totals, stop = Totals(), StopRule(stop_fitness)
-    for number in range(generations):
-        started = time.monotonic()
+    history = history or History()
+    while history.next_generation < generations and not history.has_reached(stop_fitness):
+        started, number = time.monotonic(), history.next_generation
         theta = strategy.theta
         population = strategy.ask(seeding.ask(number))
         pieces = len(population) // population.group
@@ -127,18 +151,18 @@ def evolve(
             Part(Repeated(theta, eval_episodes), seeding.evaluation(number, eval_episodes)),
         ]
         told, current = evaluator.evaluate(task)
+        history.next_generation += 1  # first of all changes: see `store.keeper`
         diagnostics = strategy.tell(population, told)
         metrics = {
             "gen": float(number),
-            **_metrics(theta, told, current, totals),
+            **_metrics(theta, told, current, history),
             **evaluator.metrics(),
             **diagnostics,
             "time per gen": time.monotonic() - started,
-            "total time elapsed": time.monotonic() - totals.started,
+            "total time elapsed": history.elapsed,
         }
+        history.recent.append(metrics["current fitness"])
         yield Generation(number, theta, told, current, metrics)
-        if stop.reached(metrics["current fitness"]):
-            return
 
 
 def assess(
@@ -157,26 +181,26 @@ def confidence_interval(fitness: np.ndarray) -> float:
 
 
 def _metrics(
-    theta: np.ndarray, told: Evaluations, current: Evaluations, totals: Totals
+    theta: np.ndarray, told: Evaluations, current: Evaluations, history: History
 ) -> dict[str, float]:
     fitness = told.fitness.astype(np.float64)
     current_fitness = float(current.fitness.mean(dtype=np.float64))
-    totals.steps += int(told.steps.sum() + current.steps.sum())
-    totals.evaluations += len(fitness)
-    totals.best = max(totals.best, float(fitness.max()))
+    history.steps += int(told.steps.sum() + current.steps.sum())
+    history.evaluations += len(fitness)
+    history.best = max(history.best, float(fitness.max()))
     workers, used = np.unique(np.concatenate([told.worker, current.worker]), return_counts=True)
     return {
         "current fitness": current_fitness,
         "current fitness ci": confidence_interval(current.fitness),
         "mean fitness": float(fitness.mean()),
         "best fitness": float(fitness.max()),
-        "overall best fitness": totals.best,
+        "overall best fitness": history.best,
         "fitness st.dev": float(fitness.std()),
         "success rate": float((fitness > current_fitness).mean()),
         "mean episode length": float(told.steps.mean() / told.episodes),
         "mean steps per eval": float(told.steps.mean()),
-        "total sim steps": float(totals.steps),
-        "total fitness evals": float(totals.evaluations),
+        "total sim steps": float(history.steps),
+        "total fitness evals": float(history.evaluations),
         "norm": float(np.linalg.norm(theta)),
         "genome length": float(len(theta)),
         "num unique workers": float(len(workers)),

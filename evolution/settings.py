@@ -22,6 +22,7 @@ class RunSettings:
     final_episodes: int
     num_serializations: int
     stop_fitness: float | None
+    checkpoint_every: float
     evaluator: str
     redis: str | None
     local: bool
@@ -55,7 +56,8 @@ class RunSettings:
             whole_number(name, values[name], least)
         if values["env_seed"] is not None:
             whole_number("env_seed", values["env_seed"], -1)
-        number("min_task_runtime", values["min_task_runtime"])
+        for name in ("min_task_runtime", "checkpoint_every"):
+            number(name, values[name])
         if values["stop_fitness"] is not None:
             number("stop_fitness", values["stop_fitness"], least=None)
         settings = cls(**values)

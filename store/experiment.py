@@ -14,10 +14,15 @@ from sacred import SETTINGS, Experiment
 from sacred.dependencies import PackageDependency, gather_sources_and_dependencies
 from sacred.utils import ConfigAddedError, SacredError, apply_backspaces_and_linefeeds
 
-from store.observer import observe_by_default
+from store.location import RUNS, RUNS_VARIABLE, find_store
+from store.observer import SpoolingObserver
+from store.resume import run_to_resume
 from utils.names import did_you_mean
 
+LEFT_BEHIND = 74  # the exit code, EX_IOERR, of a run of which the store does not have all
 ROOT = Path(__file__).resolve().parent.parent
+CHOSEN_BY_HAND = ("--file_storage", "--mongo_db", "--unobserved", "--sql", "--tiny_db", "--s3")
+ONLY_FINAL_BEAT = 1e6  # seconds between Sacred's heartbeats: `store.keeper` has its own
 LATER = ("envpool", "mujoco", "torch")  # imported when a run has begun, and only if it needs them
 
 
@@ -50,6 +55,11 @@ class OurExperiment(Experiment):
             ConfigError: also for a named config or a config key that nobody knows.
         """
         self._check_named_configs(named_configs)
+        self.resumes: int | None = None
+        if command_name == "resume":
+            command_name = self.default_command
+            updates = run_to_resume(find_store(), config_updates or {}, str(self.path))
+            self.resumes, config_updates = updates
         try:
             return super().run(command_name, config_updates, named_configs, *args, **kwargs)
         except ConfigAddedError as error:
@@ -68,10 +78,19 @@ class OurExperiment(Experiment):
     def run_commandline(self, argv: Sequence[str] | None = None) -> Any:
         """See Sacred; Ctrl-C and SIGTERM end the program without a trace-back."""
         try:
-            return super().run_commandline(argv)
+            run = super().run_commandline(argv)
         except KeyboardInterrupt as end:
             told = signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT
             sys.exit(128 + told)
+        if run is not None and _lost(run):
+            sys.exit(LEFT_BEHIND)
+        return run
+
+
+def _lost(run: Any) -> bool:
+    """True if an observer does not have all of the run; it has said so itself."""
+    left = [each for each in run.observers if getattr(each, "left_behind", None) is not None]
+    return bool(left or run._failed_observers)
 
 
 def new_experiment(name: str, script: dict[str, Any], interactive: bool = False) -> Experiment:
@@ -82,6 +101,7 @@ def new_experiment(name: str, script: dict[str, Any], interactive: bool = False)
     """
     SETTINGS.CAPTURE_MODE = "sys"  # "fd" loses the last lines when children write too
     SETTINGS.CONFIG.READ_ONLY_CONFIG = True
+    SETTINGS.DEFAULT_BEAT_INTERVAL = ONLY_FINAL_BEAT
     SETTINGS.DISCOVER_DEPENDENCIES = "sys"  # all that is imported
     ex = OurExperiment(name, base_dir=str(ROOT), save_git_info=False, interactive=interactive)
     _describe(ex, script)
@@ -89,8 +109,27 @@ def new_experiment(name: str, script: dict[str, Any], interactive: bool = False)
     logger = logging.getLogger(name)
     logger.addFilter(_is_news)
     ex.logger = logger  # type: ignore[assignment]
-    observe_by_default(ex)
+    _observe_by_default(ex)
+    ex.command(resume, unobserved=True)
     return ex
+
+
+def resume(run_id: int) -> None:
+    """Go on with the run of that id where it stopped: resume with run_id=12."""
+    raise AssertionError(f"run {run_id} was to go on before Sacred made another")
+
+
+def _observe_by_default(ex: OurExperiment) -> None:
+    """Observe into the store, unless the command line names another observer."""
+
+    @ex.option_hook
+    def choose(options: dict[str, Any]) -> None:
+        if options.get("--id"):
+            text = "--id: ids are numbers that the store gives; leave it out"
+            raise ConfigError(text, print_traceback=False)
+        if not any(options.get(name) for name in CHOSEN_BY_HAND):
+            spools = Path(os.environ.get(RUNS_VARIABLE, RUNS)) / "spool"
+            ex.observers.append(SpoolingObserver(find_store(), spools, ex.resumes))
 
 
 def _describe(ex: Experiment, script: dict[str, Any]) -> None:

@@ -1,58 +1,220 @@
-"""Where runs are kept: MongoDB when MONGO_URL is set, else files under runs/."""
+"""Our observer: what a run logs goes to disk at once and to the store when that answers."""
 
-import os
-import re
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sacred.utils import SacredError
+import numpy as np
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+from sacred.observers import MongoObserver
+from sacred.serializer import flatten
 
-if TYPE_CHECKING:
-    from sacred import Experiment
+from store.checkpoint import CheckpointError, Checkpoints
+from store.shipper import FULL_SERIES, Shipper, full_series
+from store.sources import store_sources
+from store.spool import Spool
 
-RUNS = Path(__file__).resolve().parent.parent / "runs"
-MONGO_VARIABLE = "MONGO_URL"
-RUNS_VARIABLE = "EVO_RUNS"
-DATABASE = "sacred"
-CHOSEN_BY_HAND = ("--file_storage", "--mongo_db", "--unobserved", "--sql", "--tiny_db", "--s3")
-REACH_MILLISECONDS = 4000
+log = logging.getLogger(__name__)
 
-
-class StoreError(SacredError):
-    """A store that cannot be reached; the user sees one line."""
+RETRY_SECONDS = 1.0
+FINAL_SECONDS = 30.0  # that the end of a run waits for a store that does not answer
+OUTPUT_HEAD, OUTPUT_TAIL = 100_000, 400_000  # characters of the console that are kept
 
 
-def observe_by_default(ex: "Experiment") -> None:
-    """Give an experiment its observer, unless the command line names one."""
+class SpoolingObserver(MongoObserver):
+    """Sacred's MongoObserver, but with a store that is away nothing is lost and nothing waits.
 
-    @ex.option_hook
-    def choose(options: dict[str, Any]) -> None:
-        if any(options.get(name) for name in CHOSEN_BY_HAND):
+    Sacred drops an observer for the rest of a run after its first error; from here none reaches it.
+    """
+
+    def __init__(self, database: Database, spools: Path, resume: int | None = None) -> None:
+        """Observe into ``database``.
+
+        Args:
+            spools: the folder in which the run's spool is made.
+            resume: the id of a run that goes on.
+        """
+        super().__init__(client=database.client, db_name=database.name, overwrite=resume)
+        self._database, self._spools = database, spools
+        self._spool: Spool | None = None
+        self._news, self._ended = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._ship_on, name="store", daemon=True)
+        self._given_up = False
+
+    # --- what Sacred calls
+
+    def started_event(self, *args: Any, **kwargs: Any) -> Any:
+        """See Sacred; here errors do reach it, for a run without a store had better not start."""
+        kept = {}
+        if self.overwrite is not None:
+            names = ("start_time", "info", "artifacts", "captured_out", "result")
+            kept = {name: self.overwrite[name] for name in names if name in self.overwrite}
+            self.overwrite = {"_id": self.overwrite["_id"]}  # leave the user's tags and notes alone
+        run_id = super().started_event(*args, **kwargs)
+        assert self.run_entry is not None
+        self.run_entry.update(kept)
+        self._before = kept.get("captured_out", "")
+        self._spool = Spool(spool_folder(self._spools, self._database.name, self.run_entry))
+        self._spool.put_run(self.run_entry)
+        self._thread.start()
+        return run_id
+
+    def save_sources(self, ex_info: Mapping[str, Any]) -> list[list[Any]]:
+        """See Sacred; a file that the store has already is not sent again."""
+        return store_sources(self.fs, Path(ex_info["base_dir"]), ex_info["sources"])
+
+    def log_metrics(self, metrics_by_name: Mapping[str, Any], info: dict[str, Any]) -> None:
+        """See Sacred."""
+        assert self._spool is not None
+        for name, metric in metrics_by_name.items():
+            self._spool.add_points(name, metric["steps"], metric["values"], metric["timestamps"])
+
+    def artifact_event(
+        self,
+        name: str,
+        filename: str,
+        metadata: dict[str, Any] | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        """See Sacred; the file is copied and may be deleted afterwards."""
+        assert self._spool is not None
+        content_type = content_type or "application/octet-stream"
+        self._spool.add_artifact(name, Path(filename), metadata, content_type)
+        self._news.set()
+
+    def heartbeat_event(
+        self, info: dict[str, Any], captured_out: str, beat_time: datetime, result: Any
+    ) -> None:
+        """See Sacred."""
+        assert self.run_entry is not None
+        self.run_entry["info"] = flatten(info)
+        self.run_entry["captured_out"] = _shortened(self._before + captured_out)
+        self.run_entry["heartbeat"] = beat_time
+        self.run_entry["result"] = flatten(result)
+        self.save()
+
+    def save(self) -> None:
+        """Keep the run's document, and let it be sent."""
+        if self._spool is None:  # Sacred has just begun
+            super().save()
             return
-        url = os.environ.get(MONGO_VARIABLE)
-        if url:
-            ex.observers.append(_mongo(url))
-        else:
-            from sacred.observers import FileStorageObserver
+        self._spool.put_run(self.run_entry or {})
+        self._news.set()
 
-            ex.observers.append(FileStorageObserver(os.environ.get(RUNS_VARIABLE, RUNS)))
-
-
-def _mongo(url: str) -> Any:
-    import pymongo
-    from sacred.observers import MongoObserver
-
-    try:
-        client: Any = pymongo.MongoClient(
-            url, serverSelectionTimeoutMS=REACH_MILLISECONDS, socketTimeoutMS=20_000
+    def final_save(self, attempts: int) -> None:
+        """Send what is left; wait a while for a store that is away, then tell where it lies."""
+        assert self._spool is not None
+        self._save_full_series()
+        self.save()
+        self._ended.set()
+        self._thread.join(FINAL_SECONDS)
+        if self._spool.is_shipped:
+            if self.run_entry["status"] == "COMPLETED":  # others may want to go on
+                self._spool.remove()
+            return
+        self._given_up = True
+        log.error(
+            "the store does not have all of run %s: the rest lies in %s; when the store is back,"
+            " send it with 'python -m store.replay'",
+            self._spool.run()[0]["_id"],
+            self._spool.folder,
         )
-        client.admin.command("ping")
-        database = client.get_default_database(DATABASE).name
-    except (pymongo.errors.PyMongoError, ValueError) as error:
-        shown = re.sub(r"//[^@/]*@", "//", url)
-        raise StoreError(
-            f"no MongoDB answers at {shown} ({MONGO_VARIABLE}): start it, or unset"
-            f" {MONGO_VARIABLE} to keep runs as files. {str(error).splitlines()[0][:200]}",
-            print_traceback=False,
-        ) from error
-    return MongoObserver(client=client, db_name=database)
+
+    # --- what others ask
+
+    @property
+    def left_behind(self) -> Path | None:
+        """The spool, if the run has ended and the store does not have all of it."""
+        return self._spool.folder if self._spool is not None and self._given_up else None
+
+    @property
+    def spool(self) -> Spool:
+        """What the run has logged so far."""
+        assert self._spool is not None, "the run has not started"
+        return self._spool
+
+    # --- going on
+
+    @property
+    def is_resumed(self) -> bool:
+        """True if the run has been at work before."""
+        return self.overwrite is not None
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Those of this run."""
+        return Checkpoints(self.spool.folder / "checkpoints")
+
+    def go_on(self) -> dict[str, Any] | None:
+        """Forget what was logged after the newest checkpoint; returns its state, or None."""
+        try:
+            number, state = self.checkpoints.newest()
+        except CheckpointError:
+            number, state = 0, None
+            log.warning("run %s has no checkpoint: it begins again", self.run_entry["_id"])
+        self.spool.truncate(number)
+        self._news.set()
+        return state
+
+    # --- sending
+
+    def _ship_on(self) -> None:
+        assert self._spool is not None
+        shipper = Shipper(self._spool, self._database)
+        away_since = 0.0
+        while True:
+            self._news.wait(RETRY_SECONDS)
+            ending = self._ended.is_set()  # before sending: what came after goes another time
+            if not self._news.is_set() and not away_since and not ending:
+                continue
+            self._news.clear()
+            try:
+                shipper.ship()
+            except PyMongoError as error:
+                if not away_since:
+                    log.warning("the store is away, results are kept in %s: %s", *self._why(error))
+                    away_since = time.monotonic()
+                time.sleep(RETRY_SECONDS / 4 if ending else RETRY_SECONDS)
+                if ending and time.monotonic() - away_since > FINAL_SECONDS:
+                    return
+            else:
+                if away_since:
+                    log.warning("the store is back and has everything")
+                    away_since = 0.0
+                if ending:
+                    return
+
+    def _why(self, error: PyMongoError) -> tuple[Path, str]:
+        assert self._spool is not None
+        return self._spool.folder, str(error).partition("\n")[0][:200]
+
+    def _save_full_series(self) -> None:
+        assert self._spool is not None
+        series = full_series(self._spool)
+        if series:
+            path = self._spool.folder / FULL_SERIES
+            np.savez_compressed(path, **series)  # type: ignore[arg-type]
+            self._spool.add_artifact(FULL_SERIES, path, None, "application/octet-stream")
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+
+def spool_folder(spools: Path, database: str, entry: Mapping[str, Any]) -> Path:
+    """The spool of a run; a run of the same id in a database made anew has another."""
+    return spools / f"{database}-{entry['_id']}-{entry['start_time']:%Y%m%dT%H%M%S}"
+
+
+def _shortened(text: str) -> str:
+    """The beginning and the end of a long console: a document of the store has a limit."""
+    if len(text) <= OUTPUT_HEAD + OUTPUT_TAIL:
+        return text
+    left_out = len(text) - OUTPUT_HEAD - OUTPUT_TAIL
+    return f"{text[:OUTPUT_HEAD]}\n… {left_out} characters left out …\n{text[-OUTPUT_TAIL:]}"

@@ -52,6 +52,16 @@ class SacredRecorder:
         self._latest: tuple[int, np.ndarray] | None = None
         run.info["policies"] = {}
 
+    def state(self) -> dict[str, Any]:
+        """What was best so far, and what has been saved, for a checkpoint."""
+        policies = self._run.info["policies"]
+        return {"best": self._best, "best_saved": self._best_saved, "policies": policies}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._best, self._best_saved = state["best"], state["best_saved"]
+        self._run.info["policies"] = state["policies"]
+
     def is_due(self, number: int) -> bool:
         """True for the generations whose theta is saved."""
         return number % self._period == 0

@@ -1,0 +1,108 @@
+"""Keeps a run: its heart beats, and from its checkpoints it can go on."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from store.observer import SpoolingObserver
+
+if TYPE_CHECKING:
+    from sacred.run import Run
+
+BEAT_SECONDS = 10.0
+
+
+class Restorable(Protocol):
+    """What a checkpoint is made of."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on from here."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+
+
+class RunKeeper:
+    """The heartbeat and the checkpoints of a run, while it lasts.
+
+        with RunKeeper(run, {"strategy": strategy, …}, position, every=30) as keeper:
+            for generation in evolve(…):
+                recorder.record(generation)
+                keeper.settle()
+
+    A checkpoint is written after all metrics up to it are on disk, so a run that goes on from one
+    has neither gap nor repeat in them.
+    """
+
+    def __init__(
+        self,
+        run: "Run",
+        parts: Mapping[str, Restorable],
+        position: Callable[[], int],
+        *,
+        every: float,
+    ) -> None:
+        """Keep ``run``.
+
+        Args:
+            parts: by name, all whose state changes from generation to generation.
+            position: the generation to come; it changes before any of the parts does.
+            every: seconds from one checkpoint to the next.
+        """
+        self._run, self._parts, self._position, self._every = run, parts, position, every
+        ours = [each for each in run.observers if isinstance(each, SpoolingObserver)]
+        self._observer = ours[0] if ours else None
+        self._settled: int | None = None
+        self._saved_at, self._saved = time.monotonic(), -1
+        self._beating = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "RunKeeper":
+        """Go on from the newest checkpoint, if this run has been at work before."""
+        if self._observer is not None and self._observer.is_resumed:
+            state = self._observer.go_on()
+            for name, part in self._parts.items():
+                if state is not None:
+                    part.restore(state[name])
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Beat once more, for what was said last; leave a checkpoint of a run that ends early."""
+        self._over.set()
+        self._thread.join()
+        if error is not None and self._settled not in (None, self._saved):
+            self.save()
+        self.beat()
+
+    def settle(self) -> None:
+        """All parts fit together, and what came before is recorded."""
+        self._settled = self._position()
+        if time.monotonic() - self._saved_at >= self._every:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint, unless something has changed since the parts fitted together."""
+        if self._observer is None or self._settled != self._position():
+            return
+        self.beat()
+        state = {name: part.state() for name, part in self._parts.items()}
+        self._observer.checkpoints.save(self._settled, state)
+        self._saved, self._saved_at = self._settled, time.monotonic()
+
+    def beat(self) -> None:
+        """Hand what was logged to the observers; in the order of logging, whoever calls."""
+        with self._beating:
+            self._run._emit_heartbeat()
+
+    def _beat_on(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            self.beat()

@@ -1,0 +1,24 @@
+"""TEMPORARY, replaced by the embedded server's."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sacred.utils import SacredError
+
+RUNS = Path(__file__).resolve().parent.parent / "runs"
+RUNS_VARIABLE = "EVO_RUNS"
+DATABASE = "sacred"
+
+
+class StoreError(SacredError):
+    """A store that cannot be reached; the user sees one line."""
+
+
+def find_store() -> Any:
+    import pymongo
+
+    client: Any = pymongo.MongoClient(
+        os.environ["MONGO_URL"], serverSelectionTimeoutMS=4000, socketTimeoutMS=20000
+    )
+    return client.get_default_database(DATABASE)
