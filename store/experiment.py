@@ -14,7 +14,7 @@ from sacred import SETTINGS, Experiment
 from sacred.dependencies import PackageDependency, gather_sources_and_dependencies
 from sacred.utils import ConfigAddedError, SacredError, apply_backspaces_and_linefeeds
 
-from store.location import RUNS, RUNS_VARIABLE, find_store
+from store.location import find_store, runs_folder
 from store.observer import SpoolingObserver
 from store.resume import run_to_resume
 from utils.names import did_you_mean
@@ -128,7 +128,7 @@ def _observe_by_default(ex: OurExperiment) -> None:
             text = "--id: ids are numbers that the store gives; leave it out"
             raise ConfigError(text, print_traceback=False)
         if not any(options.get(name) for name in CHOSEN_BY_HAND):
-            spools = Path(os.environ.get(RUNS_VARIABLE, RUNS)) / "spool"
+            spools = runs_folder() / "spool"
             ex.observers.append(SpoolingObserver(find_store(), spools, ex.resumes))
 
 

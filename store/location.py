@@ -22,3 +22,8 @@ def find_store() -> Any:
         os.environ["MONGO_URL"], serverSelectionTimeoutMS=4000, socketTimeoutMS=20000
     )
     return client.get_default_database(DATABASE)
+
+
+def runs_folder() -> Path:
+    """Where runs are kept on this machine."""
+    return Path(os.environ.get(RUNS_VARIABLE, RUNS))

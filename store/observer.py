@@ -13,6 +13,7 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from sacred.observers import MongoObserver
 from sacred.serializer import flatten
+from sacred.utils import SacredError
 
 from store.checkpoint import CheckpointError, Checkpoints
 from store.shipper import FULL_SERIES, Shipper, full_series
@@ -24,6 +25,13 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 FINAL_SECONDS = 30.0  # that the end of a run waits for a store that does not answer
 OUTPUT_HEAD, OUTPUT_TAIL = 100_000, 400_000  # characters of the console that are kept
+
+
+class SpoolError(SacredError):
+    """A run that cannot be kept; the user sees one line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, print_traceback=False)
 
 
 class SpoolingObserver(MongoObserver):
@@ -60,6 +68,8 @@ class SpoolingObserver(MongoObserver):
         self.run_entry.update(kept)
         self._before = kept.get("captured_out", "")
         self._spool = Spool(spool_folder(self._spools, self._database.name, self.run_entry))
+        if not self._spool.take():
+            raise SpoolError(f"run {run_id} is being written to by another process")
         self._spool.put_run(self.run_entry)
         self._thread.start()
         return run_id
@@ -116,6 +126,7 @@ class SpoolingObserver(MongoObserver):
         if self._spool.is_shipped:
             if self.run_entry["status"] == "COMPLETED":  # others may want to go on
                 self._spool.remove()
+            self._spool.release()
             return
         self._given_up = True
         log.error(

@@ -102,7 +102,9 @@ class Shipper:
         ]
         document = {**entry, "info": info, "artifacts": artifacts}
         # Only what is ours: tags and notes are the user's, set in Omniboard meanwhile.
-        self._database.runs.update_one({"_id": document.pop("_id")}, {"$set": document}, True)
+        # A run of that id in a database made anew is another one: refused as a duplicate.
+        run = {"_id": document.pop("_id"), "start_time": document["start_time"]}
+        self._database.runs.update_one(run, {"$set": document}, upsert=True)
 
 
 def stride(count: int) -> int:

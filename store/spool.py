@@ -12,6 +12,7 @@ Nothing here talks to a store: `store.shipper` does. Written files are replaced 
 are only ever added to, so a process may be killed at any moment.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -56,6 +57,24 @@ class Spool:
         self._shipped_metrics: dict[str, int] = shipped["metrics"]
         self._shipped_artifacts: list[str] = shipped["artifacts"]
         self._version, self._shipped_version = 0, -1
+        self._taken = -1  # an open file
+
+    def take(self) -> bool:
+        """Become the one process that writes here, until it ends; false if another one is."""
+        taken = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(taken)
+            return False
+        self._taken = taken
+        return True
+
+    def release(self) -> None:
+        """Let another process write."""
+        if self._taken >= 0:
+            os.close(self._taken)
+            self._taken = -1
 
     # --- the run's document
 
@@ -172,8 +191,13 @@ class Spool:
                 and all(self.count(name) == self.shipped_points(name) for name in self._metrics)
             )
 
+    def waiting_points(self, name: str) -> int:
+        """How many points of a metric the store has not acknowledged."""
+        return self.count(name) - max(self.shipped_points(name), 0)
+
     def remove(self) -> None:
         """Delete the folder: the store has everything."""
+        self.release()
         shutil.rmtree(self.folder)
 
     def _write_shipped(self) -> None:
