@@ -27,3 +27,8 @@ def find_store() -> Any:
 def runs_folder() -> Path:
     """Where runs are kept on this machine."""
     return Path(os.environ.get(RUNS_VARIABLE, RUNS))
+
+
+def find_url() -> str:
+    """The address of the store."""
+    return os.environ["MONGO_URL"]
