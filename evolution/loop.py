@@ -37,11 +37,10 @@ class Generation:
 
     def shown(self) -> dict[str, str]:
         """What a user wants to see while waiting."""
-        steps = float(self.population.steps.sum() + self.current.steps.sum())
         return {
             "fitness": f"{self.fitness:.1f}",
             "mean": f"{self.metrics['mean fitness']:.1f}",
-            "steps/s": f"{steps / max(self.metrics['time per gen'], 1e-9):,.0f}",
+            "steps/s": f"{self.metrics['steps/s']:,.0f}",
         }
 
 
@@ -153,12 +152,14 @@ def evolve(
         told, current = evaluator.evaluate(task)
         history.next_generation += 1  # first of all changes: see `store.keeper`
         diagnostics = strategy.tell(population, told)
+        steps, seconds = told.steps.sum() + current.steps.sum(), time.monotonic() - started
         metrics = {
             "gen": float(number),
             **_metrics(theta, told, current, history),
             **evaluator.metrics(),
             **diagnostics,
-            "time per gen": time.monotonic() - started,
+            "steps/s": float(steps) / max(seconds, 1e-9),
+            "time per gen": seconds,
             "total time elapsed": history.elapsed,
         }
         history.recent.append(metrics["current fitness"])

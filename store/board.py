@@ -16,14 +16,16 @@ from types import FrameType
 from urllib.error import URLError
 
 import click
+from pymongo.database import Database
 from sacred.utils import SacredError
 
-from store.location import find_url, runs_folder
+from store.location import find_store, find_url, runs_folder
 from utils.program import set_up_program
 
 log = logging.getLogger("board")
 
 RECIPE = Path(__file__).resolve().parent.parent / "sacred" / "omniboard"
+COLUMNS = {"fitness": "current fitness", "generation": "gen", "steps/s": "steps/s"}
 INSTALLED = "installed"  # in the folder of an installation: which recipe it was
 OLDEST_NODE = 14
 START_SECONDS = 60.0
@@ -47,6 +49,7 @@ def cli(port: int, only_install: bool) -> None:
     check_port(port)
     try:
         url = find_url()
+        show_columns(find_store())
     except SacredError as error:
         raise BoardError(str(error)) from error
     with Board(node, folder, url, port) as board:
@@ -92,6 +95,15 @@ def install(folder: Path) -> Path:
         raise BoardError(f"npm could not install Omniboard: {reason[0] if reason else 'no reason'}")
     marker.write_text(lock)
     return folder
+
+
+def show_columns(store: Database) -> None:
+    """Add our metrics to the table of runs, unless the user has chosen some."""
+    columns = store["omniboard.metric.columns"]
+    if columns.count_documents({}, limit=1) == 0:
+        columns.insert_many(
+            [{"name": n, "metric_name": metric, "extrema": "last"} for n, metric in COLUMNS.items()]
+        )
 
 
 def check_port(port: int) -> None:
