@@ -1,25 +1,14 @@
 """Where runs are kept: MongoDB when MONGO_URL is set, else files under runs/."""
 
 import os
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sacred.utils import SacredError
+from store.location import MONGO_VARIABLE, RUNS, RUNS_VARIABLE, open_store
 
 if TYPE_CHECKING:
     from sacred import Experiment
 
-RUNS = Path(__file__).resolve().parent.parent / "runs"
-MONGO_VARIABLE = "MONGO_URL"
-RUNS_VARIABLE = "EVO_RUNS"
-DATABASE = "sacred"
 CHOSEN_BY_HAND = ("--file_storage", "--mongo_db", "--unobserved", "--sql", "--tiny_db", "--s3")
-REACH_MILLISECONDS = 4000
-
-
-class StoreError(SacredError):
-    """A store that cannot be reached; the user sees one line."""
 
 
 def observe_by_default(ex: "Experiment") -> None:
@@ -39,20 +28,7 @@ def observe_by_default(ex: "Experiment") -> None:
 
 
 def _mongo(url: str) -> Any:
-    import pymongo
     from sacred.observers import MongoObserver
 
-    try:
-        client: Any = pymongo.MongoClient(
-            url, serverSelectionTimeoutMS=REACH_MILLISECONDS, socketTimeoutMS=20_000
-        )
-        client.admin.command("ping")
-        database = client.get_default_database(DATABASE).name
-    except (pymongo.errors.PyMongoError, ValueError) as error:
-        shown = re.sub(r"//[^@/]*@", "//", url)
-        raise StoreError(
-            f"no MongoDB answers at {shown} ({MONGO_VARIABLE}): start it, or unset"
-            f" {MONGO_VARIABLE} to keep runs as files. {str(error).splitlines()[0][:200]}",
-            print_traceback=False,
-        ) from error
-    return MongoObserver(client=client, db_name=database)
+    database = open_store(url)
+    return MongoObserver(client=database.client, db_name=database.name)

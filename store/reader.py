@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from store.observer import RUNS, RUNS_VARIABLE
+from store.location import RUNS, RUNS_VARIABLE
 
 if TYPE_CHECKING:
     import torch
