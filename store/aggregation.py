@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mongomock.aggregate import process_pipeline
-from mongomock.filtering import filter_applies
 
 from store.bson_keys import key_of
 from store.expressions import (
@@ -13,6 +12,7 @@ from store.expressions import (
     Document,
     evaluate,
     largest,
+    matches,
     mean,
     merged,
     refusals,
@@ -63,14 +63,7 @@ class Pipeline:
 
     def match(self, documents: list[Document], given: Mapping[str, Any]) -> list[Document]:
         """Those that fit a filter, with ``$expr`` or without."""
-        plain = {name: each for name, each in given.items() if name != "$expr"}
-        found = []
-        for document in documents:
-            with refusals():
-                fits = filter_applies(plain, document)
-            if fits and ("$expr" not in given or self.value({"$and": [given["$expr"]]}, document)):
-                found.append(document)
-        return found
+        return [each for each in documents if matches(given, each, self._variables)]
 
     def add_fields(self, documents: list[Document], given: Mapping[str, Any]) -> list[Document]:
         """Set fields to the values of expressions; a missing value removes the field."""

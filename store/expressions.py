@@ -10,7 +10,7 @@ from typing import Any
 import bson
 from mongomock import OperationFailure
 from mongomock.aggregate import _Parser
-from mongomock.filtering import BsonComparable
+from mongomock.filtering import BsonComparable, filter_applies
 
 from store.mongo_errors import MongoError
 
@@ -79,6 +79,18 @@ def evaluate(expression: Any, document: Document, variables: Mapping[str, Any]) 
     """The value of an expression on a document; MISSING if it is a field that is not there."""
     with refusals():
         return Expression(document, variables).value(expression, MISSING)
+
+
+def matches(
+    query: Mapping[str, Any], document: Document, variables: Mapping[str, Any] | None = None
+) -> bool:
+    """True if a document fits a filter."""
+    plain = {name: each for name, each in query.items() if name != "$expr"}
+    with refusals():
+        if not filter_applies(plain, document):
+            return False
+    condition = {"$and": [query["$expr"]]} if "$expr" in query else True
+    return evaluate(condition, document, variables or {})
 
 
 def smallest(values: list[Any]) -> Any:

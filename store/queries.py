@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import bson
-from mongomock.filtering import filter_applies, resolve_sort_key
+from mongomock.filtering import resolve_sort_key
 
 from store.bson_keys import key_of
 from store.documents import FIELDS, LOOK, Documents
+from store.expressions import matches
 
 MOST_KEYS = 10_000  # in one $in; SQLite has a limit
 LOOK_SQL = f"x'{LOOK.hex()}'"
@@ -107,7 +108,7 @@ class Finder:
         Args:
             limit: no more than that, if that many are sure; 0 for all.
         """
-        filter_applies(query, {})  # a wrong filter is an error even if nothing is there
+        matches(query, {})  # a wrong filter is an error even if nothing is there
         if collection is None:
             return []
         found = plan(query)
@@ -142,7 +143,7 @@ class Finder:
         """Those of the rows that match, with their numbers; one that has gone is left out."""
         for number, unsure in rows:
             document = self._documents.read(number)
-            if document is not None and (not unsure or filter_applies(query, document)):
+            if document is not None and (not unsure or matches(query, document)):
                 yield number, document
 
     def sure(self, rows: list[tuple[int, bool]], query: Filter, limit: int = 0) -> list[int]:
