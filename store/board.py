@@ -19,7 +19,7 @@ import click
 from pymongo.database import Database
 from sacred.utils import SacredError
 
-from store.location import find_store, find_url, runs_folder
+from store.location import find_store, runs_folder, store_url
 from utils.program import set_up_program
 
 log = logging.getLogger("board")
@@ -48,7 +48,7 @@ def cli(port: int, only_install: bool) -> None:
         return
     check_port(port)
     try:
-        url = find_url()
+        url = store_url()
         show_columns(find_store())
     except SacredError as error:
         raise BoardError(str(error)) from error

@@ -3,12 +3,15 @@
 import gc
 import multiprocessing
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkProcess
 
 import numpy as np
 import pytest
+from stores import TestDatabase, end_server
+from stores import connect as connect_store
 
 from cluster.clients import Keys, WorkerClient, workers_alive
 from cluster.redis_server import Server, connect, start_server
@@ -16,6 +19,7 @@ from evolution.evaluation import Part
 from evolution.noise import NoiseTable
 from evolution.population import Dense, Mirrored, Population, Repeated
 from evolution.worker import serve
+from store.embedded import embedded_url
 
 FORK = multiprocessing.get_context("fork")
 WAIT_SECONDS = 30.0
@@ -124,3 +128,25 @@ def make_task() -> Callable[..., list[Part]]:
         ]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def embedded_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an embedded store that all tests share; each takes a database of its own."""
+    file = tmp_path_factory.mktemp("store") / "store.sqlite"
+    yield embedded_url(file)
+    end_server(file)
+
+
+# A MongoDB on which tests may make databases of their own and drop them.
+MONGODB = os.environ.get("MONGO_URL_TEST")
+
+
+@pytest.fixture(params=["embedded", "mongodb"] if MONGODB else ["embedded"])
+def database(request: pytest.FixtureRequest, embedded_store: str) -> Iterator[TestDatabase]:
+    """An empty database: of the embedded store, and of MONGO_URL_TEST if that is set."""
+    url = MONGODB if request.param == "mongodb" else embedded_store
+    name = "test-" + secrets.token_hex(6)
+    with connect_store(str(url)) as client:
+        yield client[name]
+        client.drop_database(name)
