@@ -14,6 +14,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs requiremen
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 BOARD = "store/board.py"
 PORT = 19_000
+ADDRESS = f"http://127.0.0.1:{PORT}/sacred"
 TABLE_ROW = ".fixedDataTableRowLayout_rowWrapper"
 RUN = setting(num_generations=6, eval_episodes=3, final_episodes=4, num_workers=1, seed=1)
 
@@ -65,7 +66,7 @@ class Visit:
         self.page.on("response", self._note)
         self.page.on("requestfailed", lambda request: self.faults.append(request.url))
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.goto(f"http://127.0.0.1:{PORT}/sacred")
+        self.page.goto(ADDRESS)
         self.page.wait_for_selector(TABLE_ROW)
         self.page.get_by_text("COMPLETED").first.wait_for()
 
@@ -77,6 +78,11 @@ class Visit:
         """Show the details of the newest run."""
         self.page.locator(TABLE_ROW).nth(1).click(position={"x": 60, "y": 12})
         self.page.get_by_text("Details for:").wait_for()
+
+    def columns(self) -> dict[str, str]:
+        """The metric columns that the table has, as the board tells them."""
+        answer = self.page.request.get(f"{ADDRESS}/api/v1/Omniboard.Metric.Columns")
+        return {each["name"]: each["metric_name"] for each in answer.json()}
 
     def tab(self, name: str, content: str) -> None:
         """Open a tab of the run, and see that it shows something."""
@@ -94,9 +100,12 @@ def visit(place: Place, browser: Any) -> Iterator[Visit]:
 
 def test_a006_the_table_shows_our_runs(visit: Visit) -> None:
     rows = visit.page.locator(TABLE_ROW)
-    assert rows.count() == 3  # the first holds the titles
+    playwright.expect(rows).to_have_count(3)  # the first holds the titles
     for number, run_id in ((1, "2"), (2, "1")):
-        assert run_id in rows.nth(number).inner_text().split()
+        playwright.expect(rows.nth(number)).to_contain_text(run_id)
+        playwright.expect(rows.nth(number)).to_contain_text("COMPLETED")
+    for title in ("fitness", "generation", "steps/s"):
+        assert visit.columns()[title], title
 
 
 def test_a006_a_run_shows_all_it_has(visit: Visit) -> None:
@@ -115,8 +124,9 @@ def test_a006_artifacts_can_be_downloaded(visit: Visit, tmp_path: Path) -> None:
 
     visit.open_run()
     visit.tab("Artifacts", "Policy_ep_6.model")
+    visit.page.get_by_text("Policy_ep_6.model").first.click()
     with visit.page.expect_download() as coming:
-        visit.page.get_by_text("Policy_ep_6.model").first.click()
+        visit.page.locator("[test-attr='down-btn-Policy_ep_6.model']").click()
     coming.value.save_as(tmp_path / "policy")
     assert torch.load(tmp_path / "policy", weights_only=True)
 
@@ -124,7 +134,7 @@ def test_a006_artifacts_can_be_downloaded(visit: Visit, tmp_path: Path) -> None:
 def test_a110_notes_are_kept(visit: Visit, browser: Any) -> None:
     visit.page.get_by_text("Enter Notes").first.click()
     visit.page.locator("textarea").first.fill("worth another look")
-    visit.page.locator(".glyphicon-ok").first.click()
+    visit.page.locator(".editable-submit").first.click()
     visit.page.get_by_text("worth another look").first.wait_for()
     visit.page.reload()
     visit.page.get_by_text("worth another look").first.wait_for()
