@@ -166,11 +166,13 @@ def test_comes_back_at_the_same_address_after_a_kill(file: Path) -> None:
 
 
 def test_ends_when_its_file_is_gone(file: Path) -> None:
-    embedded_url(file)
-    pid = pid_of(file)
-    file.unlink()
-    wait_until(lambda: is_free(file), "the end")
-    with served(file):
+    with served(file) as client:
+        client.sacred.things.insert_one({"_id": 1})
+        pid = pid_of(file)
+        file.unlink()
+        assert running_server(file) is None
+        with connect(embedded_url(file)) as another:  # a new one, as soon as the old one sees it
+            assert another.sacred.things.find_one() is None
         assert pid_of(file) != pid
 
 
