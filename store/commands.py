@@ -60,7 +60,7 @@ def hello(_: Database, request: Request) -> Reply:
 
 def build_info(database: Database, _: Request) -> Reply:
     """Which MongoDB this is like, and who it is."""
-    own = {"pid": os.getpid(), "file": str(database.file)}
+    own = {"pid": os.getpid(), "file": str(database.file), "inode": bson.Int64(database.inode)}
     version = {"version": ".".join(map(str, VERSION[:3])), "versionArray": list(VERSION)}
     return {
         **version,

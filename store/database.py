@@ -77,7 +77,7 @@ class Database:
 
     def __init__(self, documents: Documents, file: Path) -> None:
         self.documents = documents
-        self.file = file
+        self.file, self.inode = file, file.stat().st_ino
         self.cursors = Cursors()
         self.finder = Finder(documents)
         self.updater = Updater()

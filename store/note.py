@@ -73,8 +73,9 @@ def running_server(file: Path) -> Note | None:
         return None
     with contextlib.suppress(OSError, ValueError, LookupError):
         os.kill(noted.pid, 0)
+        wanted = (noted.pid, str(file.resolve()), file.stat().st_ino)
         answer = _ask(noted.port, {"buildInfo": 1, "$db": "admin"})
-        if (answer["pid"], answer["file"]) == (noted.pid, str(file.resolve())):
+        if (answer["pid"], answer["file"], answer["inode"]) == wanted:
             return noted
     return None
 

@@ -22,6 +22,7 @@ from store.mongo_wire import Message, WireError, encode_reply, read_message
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.5
+BUFFER = 1 << 20  # bytes per connection
 
 
 class Service:
@@ -39,7 +40,6 @@ class Service:
         self._connections: set[asyncio.Task[None]] = set()
         self._commit: asyncio.Future[MongoError | None] | None = None
         self._stop = asyncio.Event()
-        self._inode = _inode(database.file)
 
     def stop(self) -> None:
         """End soon."""
@@ -47,7 +47,7 @@ class Service:
 
     async def serve(self, listening: socket) -> None:
         """Serve connections to a socket until the end."""
-        server = await asyncio.start_server(self._connection, sock=listening, backlog=128)
+        server = await asyncio.start_server(self._connection, sock=listening, limit=BUFFER)
         await self._wait_for_the_end()
         server.close()
         for connection in self._connections:
@@ -66,7 +66,7 @@ class Service:
             if time.monotonic() - used >= self._idle:
                 log.info("nobody was here for %.0f s", self._idle)
                 return
-            if _inode(self._database.file) != self._inode:
+            if _inode(self._database.file) != self._database.inode:
                 log.warning("%s is gone", self._database.file)
                 return
 

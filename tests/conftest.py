@@ -143,10 +143,15 @@ MONGODB = os.environ.get("MONGO_URL_TEST")
 
 
 @pytest.fixture(params=["embedded", "mongodb"] if MONGODB else ["embedded"])
-def database(request: pytest.FixtureRequest, embedded_store: str) -> Iterator[TestDatabase]:
-    """An empty database: of the embedded store, and of MONGO_URL_TEST if that is set."""
-    url = MONGODB if request.param == "mongodb" else embedded_store
+def store_address(request: pytest.FixtureRequest, embedded_store: str) -> str:
+    """The URL of every kind of store: the embedded one, and MONGO_URL_TEST if that is set."""
+    return str(MONGODB if request.param == "mongodb" else embedded_store)
+
+
+@pytest.fixture
+def database(store_address: str) -> Iterator[TestDatabase]:
+    """An empty database of every kind of store."""
     name = "test-" + secrets.token_hex(6)
-    with connect_store(str(url)) as client:
+    with connect_store(store_address) as client:
         yield client[name]
         client.drop_database(name)
