@@ -284,7 +284,7 @@ def evolve_policy(run: "Run", config: Mapping[str, Any]) -> float:
         }
         with (
             workplace.evaluator(problem, noise, run_id, settings.min_task_runtime) as evaluator,
-            RunKeeper(run, parts, history.position, every=settings.checkpoint_every) as keeper,
+            RunKeeper(run, parts, every=settings.checkpoint_every) as keeper,
             recorder,
             Progress(settings.num_generations, "generation", history.next_generation) as progress,
         ):
@@ -299,7 +299,7 @@ def evolve_policy(run: "Run", config: Mapping[str, Any]) -> float:
                 history=history,
             ):
                 recorder.record(generation, strategy.theta)
-                keeper.settle()
+                keeper.settle(history.next_generation)
                 progress.advance(generation.shown())
                 if config["render"] and recorder.is_due(generation.number):
                     show_episode(problem, generation.theta, config["seed"], config["sleep"])

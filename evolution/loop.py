@@ -88,10 +88,6 @@ class History:
         """Seconds that the run has been at work, in however many sittings."""
         return time.monotonic() - self._started
 
-    def position(self) -> int:
-        """The generation to come."""
-        return self.next_generation
-
     def has_reached(self, goal: float | None) -> bool:
         """True if "current fitness", averaged over the last 10 generations, is at the goal."""
         full = len(self.recent) == STOP_WINDOW
@@ -150,7 +146,6 @@ def evolve(
             Part(Repeated(theta, eval_episodes), seeding.evaluation(number, eval_episodes)),
         ]
         told, current = evaluator.evaluate(task)
-        history.next_generation += 1  # first of all changes: see `store.keeper`
         diagnostics = strategy.tell(population, told)
         steps, seconds = told.steps.sum() + current.steps.sum(), time.monotonic() - started
         metrics = {
@@ -163,6 +158,7 @@ def evolve(
             "total time elapsed": history.elapsed,
         }
         history.recent.append(metrics["current fitness"])
+        history.next_generation += 1
         yield Generation(number, theta, told, current, metrics)
 
 

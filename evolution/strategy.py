@@ -29,7 +29,7 @@ class Strategy(Protocol):
         """Learn from one generation; returns the algorithm's own diagnostics as metrics."""
 
     def state(self) -> dict[str, Any]:
-        """All that ``restore`` needs to go on as if nothing had happened: arrays and numbers."""
+        """Copies of all that ``restore`` needs to go on as if nothing had happened."""
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a ``state``."""

@@ -129,7 +129,7 @@ def _observe_by_default(ex: OurExperiment) -> None:
             raise ConfigError(text, print_traceback=False)
         if not any(options.get(name) for name in CHOSEN_BY_HAND):
             spools = runs_folder() / "spool"
-            ex.observers.append(SpoolingObserver(find_store(), spools, ex.resumes))
+            ex.observers.append(SpoolingObserver(find_store, spools, ex.resumes))
 
 
 def _describe(ex: Experiment, script: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +18,7 @@ class Restorable(Protocol):
     """What a checkpoint is made of."""
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on from here."""
+        """Everything needed to go on from here, as copies."""
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there."""
@@ -27,35 +27,27 @@ class Restorable(Protocol):
 class RunKeeper:
     """The heartbeat and the checkpoints of a run, while it lasts.
 
-        with RunKeeper(run, {"strategy": strategy, …}, position, every=30) as keeper:
+        with RunKeeper(run, {"strategy": strategy, …}, every=30) as keeper:
             for generation in evolve(…):
                 recorder.record(generation)
-                keeper.settle()
+                keeper.settle(generation.number + 1)
 
     A checkpoint is written after all metrics up to it are on disk, so a run that goes on from one
     has neither gap nor repeat in them.
     """
 
-    def __init__(
-        self,
-        run: "Run",
-        parts: Mapping[str, Restorable],
-        position: Callable[[], int],
-        *,
-        every: float,
-    ) -> None:
+    def __init__(self, run: "Run", parts: Mapping[str, Restorable], *, every: float) -> None:
         """Keep ``run``.
 
         Args:
             parts: by name, all whose state changes from generation to generation.
-            position: the generation to come; it changes before any of the parts does.
             every: seconds from one checkpoint to the next.
         """
-        self._run, self._parts, self._position, self._every = run, parts, position, every
+        self._run, self._parts, self._every = run, parts, every
         ours = [each for each in run.observers if isinstance(each, SpoolingObserver)]
         self._observer = ours[0] if ours else None
-        self._settled: int | None = None
-        self._saved_at, self._saved = time.monotonic(), -1
+        self._settled: tuple[int, dict[str, Any]] | None = None  # not yet in a checkpoint
+        self._saved_at = time.monotonic()
         self._beating = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
@@ -79,24 +71,27 @@ class RunKeeper:
         """Beat once more, for what was said last; leave a checkpoint of a run that ends early."""
         self._over.set()
         self._thread.join()
-        if error is not None and self._settled not in (None, self._saved):
+        if error is not None:
             self.save()
         self.beat()
 
-    def settle(self) -> None:
-        """All parts fit together, and what came before is recorded."""
-        self._settled = self._position()
+    def settle(self, number: int) -> None:
+        """All parts are as before generation ``number``, and what came before is recorded.
+
+        A signal may end the run in the middle of a part's change, so the state is taken here.
+        """
+        if self._observer is None:
+            return
+        self._settled = number, {name: part.state() for name, part in self._parts.items()}
         if time.monotonic() - self._saved_at >= self._every:
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint, unless something has changed since the parts fitted together."""
-        if self._observer is None or self._settled != self._position():
-            return
-        self.beat()
-        state = {name: part.state() for name, part in self._parts.items()}
-        self._observer.checkpoints.save(self._settled, state)
-        self._saved, self._saved_at = self._settled, time.monotonic()
+        """Write a checkpoint of what settled last, if there is none yet."""
+        if self._observer is not None and self._settled is not None:
+            self.beat()
+            self._observer.checkpoints.save(*self._settled)
+            self._settled, self._saved_at = None, time.monotonic()
 
     def beat(self) -> None:
         """Hand what was logged to the observers; in the order of logging, whoever calls."""

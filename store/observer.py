@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,19 @@ class SpoolingObserver(MongoObserver):
     Sacred drops an observer for the rest of a run after its first error; from here none reaches it.
     """
 
-    def __init__(self, database: Database, spools: Path, resume: int | None = None) -> None:
-        """Observe into ``database``.
+    def __init__(
+        self, find: Callable[[], Database], spools: Path, resume: int | None = None
+    ) -> None:
+        """Observe into the store that ``find`` finds, again whenever it has gone.
 
         Args:
             spools: the folder in which the run's spool is made.
             resume: the id of a run that goes on.
         """
+        database = find()
         super().__init__(client=database.client, db_name=database.name, overwrite=resume)
-        self._database, self._spools = database, spools
+        self._find, self._database, self._spools = find, database, spools
+        self._kept: dict[str, Any] = {}
         self._spool: Spool | None = None
         self._news, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._ship_on, name="store", daemon=True)
@@ -58,21 +62,24 @@ class SpoolingObserver(MongoObserver):
 
     def started_event(self, *args: Any, **kwargs: Any) -> Any:
         """See Sacred; here errors do reach it, for a run without a store had better not start."""
-        kept = {}
         if self.overwrite is not None:
             names = ("start_time", "info", "artifacts", "captured_out", "result")
-            kept = {name: self.overwrite[name] for name in names if name in self.overwrite}
+            self._kept = {name: self.overwrite[name] for name in names if name in self.overwrite}
             self.overwrite = {"_id": self.overwrite["_id"]}  # leave the user's tags and notes alone
         run_id = super().started_event(*args, **kwargs)
         assert self.run_entry is not None
-        self.run_entry.update(kept)
-        self._before = kept.get("captured_out", "")
         self._spool = Spool(spool_folder(self._spools, self._database.name, self.run_entry))
         if not self._spool.take():
             raise SpoolError(f"run {run_id} is being written to by another process")
         self._spool.put_run(self.run_entry)
         self._thread.start()
         return run_id
+
+    def insert(self) -> None:
+        """See Sacred; a run that goes on keeps what it had."""
+        assert self.run_entry is not None
+        self.run_entry.update(self._kept)
+        super().insert()
 
     def save_sources(self, ex_info: Mapping[str, Any]) -> list[list[Any]]:
         """See Sacred; a file that the store has already is not sent again."""
@@ -103,7 +110,9 @@ class SpoolingObserver(MongoObserver):
         """See Sacred."""
         assert self.run_entry is not None
         self.run_entry["info"] = flatten(info)
-        self.run_entry["captured_out"] = _shortened(self._before + captured_out)
+        self.run_entry["captured_out"] = _shortened(
+            self._kept.get("captured_out", "") + captured_out
+        )
         self.run_entry["heartbeat"] = beat_time
         self.run_entry["result"] = flatten(result)
         self.save()
@@ -122,7 +131,7 @@ class SpoolingObserver(MongoObserver):
         self._save_full_series()
         self.save()
         self._ended.set()
-        self._thread.join(FINAL_SECONDS)
+        self._thread.join(2 * FINAL_SECONDS)  # it gives up by itself; a store may hang
         if self._spool.is_shipped:
             if self.run_entry["status"] == "COMPLETED":  # others may want to go on
                 self._spool.remove()
@@ -175,34 +184,38 @@ class SpoolingObserver(MongoObserver):
     # --- sending
 
     def _ship_on(self) -> None:
-        assert self._spool is not None
-        shipper = Shipper(self._spool, self._database)
-        away_since = 0.0
+        """Send what is new, once a second at most; the body of the thread."""
+        shipper: Shipper | None = None
+        told = False  # that the store is away
+        give_up = float("inf")
         while True:
             self._news.wait(RETRY_SECONDS)
-            ending = self._ended.is_set()  # before sending: what came after goes another time
-            if not self._news.is_set() and not away_since and not ending:
+            ending = self._ended.is_set()  # before sending: what comes later goes another time
+            if ending:
+                give_up = min(give_up, time.monotonic() + FINAL_SECONDS)
+            if not (ending or told or self._news.is_set()):
                 continue
             self._news.clear()
             try:
+                shipper = shipper or Shipper(self.spool, self._find())
                 shipper.ship()
-            except PyMongoError as error:
-                if not away_since:
+            except (PyMongoError, SacredError) as error:
+                shipper = None  # the store may come back at another address
+                if not told:
                     log.warning("the store is away, results are kept in %s: %s", *self._why(error))
-                    away_since = time.monotonic()
-                time.sleep(RETRY_SECONDS / 4 if ending else RETRY_SECONDS)
-                if ending and time.monotonic() - away_since > FINAL_SECONDS:
+                told = True
+                if time.monotonic() > give_up:
                     return
+                time.sleep(RETRY_SECONDS / 4)
             else:
-                if away_since:
+                if told:
                     log.warning("the store is back and has everything")
-                    away_since = 0.0
+                told = False
                 if ending:
                     return
 
-    def _why(self, error: PyMongoError) -> tuple[Path, str]:
-        assert self._spool is not None
-        return self._spool.folder, str(error).partition("\n")[0][:200]
+    def _why(self, error: Exception) -> tuple[Path, str]:
+        return self.spool.folder, str(error).partition("\n")[0][:200]
 
     def _save_full_series(self) -> None:
         assert self._spool is not None

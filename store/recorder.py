@@ -54,7 +54,7 @@ class SacredRecorder:
 
     def state(self) -> dict[str, Any]:
         """What was best so far, and what has been saved, for a checkpoint."""
-        policies = self._run.info["policies"]
+        policies = dict(self._run.info["policies"])
         return {"best": self._best, "best_saved": self._best_saved, "policies": policies}
 
     def restore(self, state: dict[str, Any]) -> None:
