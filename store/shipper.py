@@ -44,6 +44,9 @@ class Shipper:
         for artifact in self._spool.waiting_artifacts():
             self._ship_file(entry["_id"], artifact)
         self._ship_run(entry, names)
+        for replaced in self._spool.replaced_artifacts():
+            self._files.delete(bson.ObjectId(replaced.id))
+            self._spool.forget(replaced)
         self._spool.note_run(version)
 
     # --- metrics

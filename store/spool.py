@@ -52,7 +52,9 @@ class Spool:
         for part in ("metrics", "artifacts"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         self._metrics: dict[str, str] = self._read("metrics.json", {})
-        self._artifacts = [Artifact(**each) for each in self._read("artifacts.json", [])]
+        files = self._read("artifacts.json", {"artifacts": [], "replaced": []})
+        self._artifacts = [Artifact(**each) for each in files["artifacts"]]
+        self._replaced = [Artifact(**each) for each in files["replaced"]]
         shipped = self._read("shipped.json", {"metrics": {}, "artifacts": []})
         self._shipped_metrics: dict[str, int] = shipped["metrics"]
         self._shipped_artifacts: list[str] = shipped["artifacts"]
@@ -141,17 +143,36 @@ class Spool:
     def add_artifact(
         self, name: str, path: Path, metadata: dict[str, Any] | None, content_type: str
     ) -> None:
-        """Copy a file; the caller may delete it then."""
+        """Copy a file, which takes the place of an earlier one of that name."""
         with self._lock:
             id = str(bson.ObjectId())
             shutil.copyfile(path, self.folder / "artifacts" / id)
+            self._replaced += [each for each in self._artifacts if each.name == name]
+            self._artifacts = [each for each in self._artifacts if each.name != name]
             self._artifacts.append(Artifact(id, name, f"artifacts/{id}", metadata, content_type))
-            self._write("artifacts.json", [asdict(each) for each in self._artifacts])
+            self._write_artifacts()
 
     def artifacts(self) -> list[Artifact]:
         """All artifacts so far, whether the store has them or not."""
         with self._lock:
             return list(self._artifacts)
+
+    def replaced_artifacts(self) -> list[Artifact]:
+        """Those that others have taken the place of; the store may still have them."""
+        with self._lock:
+            return list(self._replaced)
+
+    def forget(self, replaced: Artifact) -> None:
+        """The store does not have it any more."""
+        with self._lock:
+            self._replaced.remove(replaced)
+            self._write_artifacts()
+            (self.folder / replaced.file).unlink(missing_ok=True)
+
+    def _write_artifacts(self) -> None:
+        kinds = {"artifacts": self._artifacts, "replaced": self._replaced}
+        written = {kind: [asdict(each) for each in found] for kind, found in kinds.items()}
+        self._write("artifacts.json", written)
 
     # --- what the store has
 
@@ -188,6 +209,7 @@ class Spool:
             return (
                 self._shipped_version == self._version
                 and not self.waiting_artifacts()
+                and not self._replaced
                 and all(self.count(name) == self.shipped_points(name) for name in self._metrics)
             )
 

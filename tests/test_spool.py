@@ -134,6 +134,23 @@ def test_a_store_has_what_sacred_would_have_written(
     assert list((spool.folder / "artifacts").iterdir()) == []
 
 
+@pytest.mark.parametrize("shipped_between", [True, False])
+def test_a_file_takes_the_place_of_one_of_its_name(
+    shipped_between: bool, spool: Spool, database: Any, tmp_path: Path
+) -> None:
+    shipper = Shipper(spool, database)
+    for content in (b"old", b"new"):
+        (tmp_path / "file").write_bytes(content)
+        spool.add_artifact("best", tmp_path / "file", None, "text/plain")
+        if shipped_between:
+            shipper.ship()
+    Shipper(Spool(spool.folder), database).ship()
+    (artifact,) = database.runs.find_one({"_id": 1})["artifacts"]
+    assert gridfs.GridFS(database).get(artifact["file_id"]).read() == b"new"
+    assert database.fs.files.count_documents({}) == 1
+    assert list((spool.folder / "artifacts").iterdir()) == []
+
+
 def test_what_a_user_wrote_meanwhile_stays(spool: Spool, database: Any) -> None:
     shipper = Shipper(spool, database)
     shipper.ship()
