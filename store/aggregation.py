@@ -75,19 +75,18 @@ class Pipeline:
 
     def project(self, documents: list[Document], given: Mapping[str, Any]) -> list[Document]:
         """Keep, drop and compute fields."""
-        plain = {f: each for f, each in given.items() if isinstance(each, bool | int | float)}
+        plain = {f: bool(v) for f, v in given.items() if isinstance(v, bool | int | float)}
         computed = {field: each for field, each in given.items() if field not in plain}
-        kept = plain if set(plain) - {"_id"} or not computed else {"_id": 1, **plain}
-        if not kept.get("_id", 1) and computed and len(kept) == 1:
-            kept_documents = [Document() for _ in documents]
-        else:
+        if set(plain) - {"_id"} or not computed:
             with refusals():
-                stage = [{"$project": {field: bool(each) for field, each in kept.items()}}]
-                kept_documents = list(process_pipeline(documents, None, stage, None))
-        for document, kept_document in zip(documents, kept_documents, strict=True):
+                shown = list(process_pipeline(documents, None, [{"$project": plain}], None))
+        else:
+            kept = ["_id"] if plain.get("_id", True) else []
+            shown = [{name: each[name] for name in kept if name in each} for each in documents]
+        for document, target in zip(documents, shown, strict=True):
             for field, expression in computed.items():
-                _put(kept_document, field, self.value(expression, document))
-        return kept_documents
+                _put(target, field, self.value(expression, document))
+        return shown
 
     def group(self, documents: list[Document], given: Mapping[str, Any]) -> list[Document]:
         """One document per value of ``_id``, in the order of their first members."""

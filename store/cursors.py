@@ -4,7 +4,7 @@ import itertools
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import bson
@@ -22,7 +22,7 @@ class Cursor:
 
     documents: Iterator[dict[str, Any]]
     namespace: str
-    used: float = field(default=0.0)
+    used: float = 0.0
 
 
 class Cursors:

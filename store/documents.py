@@ -38,15 +38,14 @@ CREATE TABLE indexes(
 CREATE TABLE documents(
     number INTEGER PRIMARY KEY AUTOINCREMENT, collection INTEGER NOT NULL, id BLOB NOT NULL,
     run_id BLOB, name BLOB, files_id BLOB, n BLOB, filename BLOB, status BLOB,
-    arrays TEXT NOT NULL, bytes INTEGER NOT NULL, parts INTEGER NOT NULL,
-    UNIQUE (collection, id));
+    arrays TEXT NOT NULL, UNIQUE (collection, id));
 CREATE INDEX documents_by_run ON documents(collection, run_id, name) WHERE run_id IS NOT NULL;
 CREATE INDEX documents_by_chunk ON documents(collection, files_id, n) WHERE files_id IS NOT NULL;
 CREATE INDEX documents_by_file ON documents(collection, filename) WHERE filename IS NOT NULL;
 CREATE INDEX documents_by_status ON documents(collection, status) WHERE status IS NOT NULL;
 CREATE TABLE parts(
-    number INTEGER PRIMARY KEY, document INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE INDEX parts_by_document ON parts(document);
+    document INTEGER NOT NULL, number INTEGER NOT NULL, bytes INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (document, number)) WITHOUT ROWID;
 """
 
 
@@ -231,8 +230,8 @@ class Documents:
             MongoError: 11000, the ``_id`` is taken; 10334, the document is too large.
         """
         body, row = _encode(document, 10334)
-        columns = "collection, id, arrays, bytes, parts, " + ", ".join(FIELDS)
-        marks = "?, ?, ?, ?, 1" + ", ?" * len(FIELDS)
+        columns = "collection, id, arrays, " + ", ".join(FIELDS)
+        marks = "?, ?, ?" + ", ?" * len(FIELDS)
         query = f"INSERT INTO documents({columns}) VALUES ({marks})"
         identity = key_of(document["_id"])
         if identity is None:
@@ -241,7 +240,7 @@ class Documents:
             done = self._sql.execute(query, (collection, identity, *row))
         except sqlite3.IntegrityError as error:
             raise duplicate_key("_id_", {"_id": document["_id"]}) from error
-        self._sql.execute("INSERT INTO parts(document, body) VALUES (?, ?)", (done.lastrowid, body))
+        self._add_part(done.lastrowid, 0, len(body), body)
 
     def replace(self, number: int, document: dict[str, Any]) -> None:
         """Write a document anew; its ``_id`` must be what it was.
@@ -250,11 +249,10 @@ class Documents:
             MongoError: 17419, it is too large.
         """
         body, row = _encode(document, 17419)
-        columns = ", ".join(f"{name} = ?" for name in ("arrays", "bytes", *FIELDS))
-        query = f"UPDATE documents SET parts = 1, {columns} WHERE number = ?"
-        self._sql.execute(query, (*row, number))
+        columns = ", ".join(f"{name} = ?" for name in ("arrays", *FIELDS))
+        self._sql.execute(f"UPDATE documents SET {columns} WHERE number = ?", (*row, number))
         self._sql.execute("DELETE FROM parts WHERE document = ?", (number,))
-        self._sql.execute("INSERT INTO parts(document, body) VALUES (?, ?)", (number, body))
+        self._add_part(number, 0, len(body), body)
 
     def append(self, number: int, more: Mapping[str, list[Any]]) -> bool:
         """Add values to the ends of arrays, without a look at the document.
@@ -263,16 +261,21 @@ class Documents:
             False if it takes a ``replace``: a field is no array, the document may get too large,
             or has many parts by now.
         """
-        query = "SELECT arrays, bytes, parts FROM documents WHERE number = ?"
-        arrays, size, parts = self._sql.execute(query, (number,)).fetchone()
+        query = "SELECT arrays FROM documents WHERE number = ?"
+        (arrays,) = self._sql.execute(query, (number,)).fetchone()
+        query = "SELECT number, bytes FROM parts WHERE document = ? ORDER BY number DESC LIMIT 1"
+        last, size = self._sql.execute(query, (number,)).fetchone()
         body = bson.encode(more)
         size += len(body) + INDEX_BYTES * sum(map(len, more.values()))
-        if parts >= MAX_PARTS or size > MAX_DOCUMENT or not set(more) <= set(arrays.split("\0")):
+        if last + 1 >= MAX_PARTS or size > MAX_DOCUMENT or not set(more) <= set(arrays.split("\0")):
             return False
-        query = "UPDATE documents SET bytes = ?, parts = parts + 1 WHERE number = ?"
-        self._sql.execute(query, (size, number))
-        self._sql.execute("INSERT INTO parts(document, body) VALUES (?, ?)", (number, body))
+        self._add_part(number, last + 1, size, body)
         return True
+
+    def _add_part(self, document: int | None, number: int, size: int, body: bytes) -> None:
+        """Write a part, with how large the document is up to there."""
+        values = (document, number, size, body)
+        self._sql.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", values)
 
     def delete(self, number: int) -> None:
         """Remove a document."""
@@ -281,7 +284,10 @@ class Documents:
 
     def size(self, collection: int | None = None) -> tuple[int, int]:
         """How many documents, and bytes, a collection has, or all of them."""
-        query = "SELECT count(*), total(bytes) FROM documents WHERE ? IS NULL OR collection = ?"
+        query = (
+            "SELECT count(DISTINCT document), total(length(body)) FROM parts JOIN documents"
+            " ON documents.number = document WHERE ? IS NULL OR collection = ?"
+        )
         count, total = self._sql.execute(query, (collection, collection)).fetchone()
         return count, int(total)
 
@@ -337,4 +343,4 @@ def _encode(document: Mapping[str, Any], too_large: int) -> tuple[bytes, tuple[A
         raise MongoError(too_large, f"a document of {len(body)} bytes; {MAX_DOCUMENT} at most")
     arrays = "\0".join(name for name, value in document.items() if isinstance(value, list))
     keys = ((key_of(document[field]) or LOOK) if field in document else None for field in FIELDS)
-    return body, (arrays, len(body), *keys)
+    return body, (arrays, *keys)
