@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkProcess
 
+import mongomock.gridfs
 import numpy as np
 import pytest
+from pymongo.database import Database
 
 from cluster.clients import Keys, WorkerClient, workers_alive
 from cluster.redis_server import Server, connect, start_server
@@ -124,3 +126,16 @@ def make_task() -> Callable[..., list[Part]]:
         ]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_store() -> Callable[[], Database]:
+    """Make an empty store for runs."""
+    mongomock.gridfs.enable_gridfs_integration()
+    return lambda: mongomock.MongoClient()["sacred"]
+
+
+@pytest.fixture(scope="module")
+def store(make_store: Callable[[], Database]) -> Database:
+    """A store of this test file's own."""
+    return make_store()
