@@ -1,9 +1,10 @@
 """Look at the policy of a run: python env/render.py RUN_ID"""
 
-import contextlib
+import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import click
 import numpy as np
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
 
 from evolution.loop import confidence_interval
 from evolution.problem import Problem, problem_of
@@ -20,6 +20,7 @@ from evolution.seeding import Seeding
 from evolution.settings import whole_number
 from evolution.show import PICTURES, WINDOW, Stage, draw_without_display, has_display
 from evolution.simulator import EpisodeError
+from store.command_line import in_one_line
 from store.reader import ReadError, RunReader, SavedPolicy
 from store.recorder import theta_sha256
 from utils.film import Film, check_film
@@ -71,7 +72,7 @@ def cli(find_store: Callable[[], Database], run_id: int, **options: Any) -> None
     Without a display the film goes to RUN_ID-GENERATION.mp4. Then the run's own evaluation of
     this policy is played again, episode for episode. --evaluate and --export show nothing.
     """
-    with _in_one_line():
+    with in_one_line(EpisodeError):
         _check(options)
         subject = read_subject(find_store(), run_id, options)
         click.echo(_title(subject))
@@ -84,17 +85,6 @@ def cli(find_store: Callable[[], Database], run_id: int, **options: Any) -> None
             show(subject, options)
         if not quiet and options["seed"] is None and options["max_ep_length"] is None:
             play_again(subject)
-
-
-@contextlib.contextmanager
-def _in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, EpisodeError) as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
-    except PyMongoError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise click.ClickException(f"the store does not answer: {reason}") from error
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -208,6 +198,8 @@ def show(subject: Subject, options: dict[str, Any]) -> None:
         Stage(subject.problem, subject.theta, PICTURES) as stage,
         Film(film, stage.pictures_per_second) as reel,
     ):
+        if options["record"] is None:
+            click.echo(f"no display here: making the film {film}")
         _play(stage, seeds, lambda: reel.add(stage.picture()))
     rate = stage.pictures_per_second
     click.echo(f"wrote {film}: {reel.pictures} pictures, {rate:g} a second")
@@ -221,7 +213,6 @@ def _film(run_id: int, policy: SavedPolicy, record: Path | None) -> Path | None:
     if record is None:
         generation = "best" if policy.generation is None else policy.generation
         record = Path(f"{run_id}-{generation}.mp4")
-        click.echo(f"no display here: making the film {record}")
     return record
 
 
@@ -283,5 +274,7 @@ def _mean(returns: np.ndarray) -> float:
 if __name__ == "__main__":
     from store.location import find_store
 
-    set_up_program()
+    set_up_program(logging.WARNING)
+    # Gymnasium's, of bounds that EnvPool gives as float64
+    warnings.filterwarnings("ignore", ".*precision lowered by casting", UserWarning)
     cli(obj=find_store)

@@ -46,9 +46,10 @@ class Stage:
         Raises:
             EnvError: the environment cannot be drawn.
         """
-        self.pictures_per_second = _pictures_per_second(problem.env, render_mode)
         self._name, self._max_steps = problem.env, problem.max_steps
-        self._engine = GymnasiumEngine(problem.env, {"render_mode": render_mode})
+        with _drawing(self._name):
+            self.pictures_per_second = _pictures_per_second(problem.env, render_mode)
+            self._engine = GymnasiumEngine(problem.env, {"render_mode": render_mode})
         spaces = self._engine.observation_space, self._engine.action_space
         self._policy = make_policy(problem.network, *spaces, **problem.policy_kwargs)
         self._policy.load(theta[None])
@@ -113,6 +114,8 @@ def _pictures_per_second(env_id: str, render_mode: str) -> float:
 def _drawing(env_id: str) -> Iterator[None]:
     try:
         yield
+    except EnvError:
+        raise
     except Exception as error:  # whatever the drawing libraries raise where they cannot draw
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise EnvError(

@@ -1,7 +1,7 @@
 """Compare runs: python store/compare.py es=12-16 cma=17,18 --out curves.png"""
 
-import contextlib
 import itertools
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,8 +10,8 @@ from typing import Any
 import click
 import pandas as pd
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
 
+from store.command_line import in_one_line
 from store.curves import ESTIMATES
 from store.differences import common_and_different
 from store.learning import (
@@ -50,7 +50,7 @@ def cli(find_store: Callable[[], Database], groups: tuple[str, ...], **options: 
     interval, smoothed over generations by a trailing mean, cut to the shortest run of the group.
     A group without a label is called by its ids.
     """
-    with _in_one_line():
+    with in_one_line():
         parsed = parse_groups(groups)
         _check(parsed, options)
         store = find_store()
@@ -60,17 +60,6 @@ def cli(find_store: Callable[[], Database], groups: tuple[str, ...], **options: 
             click.echo(config_diff([RunReader(store, run) for g in parsed for run in g.runs]))
         else:
             compare(store, parsed, options)
-
-
-@contextlib.contextmanager
-def _in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
-    except PyMongoError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise click.ClickException(f"the store does not answer: {reason}") from error
 
 
 def _check(groups: Sequence[Group], options: dict[str, Any]) -> None:
@@ -235,5 +224,5 @@ def _table(rows: list[dict[str, Any]]) -> str:
 if __name__ == "__main__":
     from store.location import find_store
 
-    set_up_program()
+    set_up_program(logging.WARNING)
     cli(obj=find_store)

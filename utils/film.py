@@ -18,46 +18,55 @@ class Film:
     """An .mp4 or .gif file in the making; a context manager, at whose end it is complete.
 
     Attributes:
-        pictures: how many it has so far.
+        pictures: how many it has so far; without any, no file is written.
     """
 
     def __init__(self, path: Path, pictures_per_second: float) -> None:
-        """Begin the file.
+        """Get ready to write.
 
         Raises:
-            ValueError: no such kind of film, or the file cannot be written.
+            ValueError: no such kind of film, or no such folder.
         """
         check_film(path)
-        import av
-
-        codec, self._pixels, most = CODECS[path.suffix.lower()]
-        rate = Fraction(min(pictures_per_second, most)).limit_denominator(1000)
-        try:
-            self._file = av.open(str(path), "w")
-        except OSError as error:
-            raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
-        self._stream: Any = self._file.add_stream(codec, rate=rate)
+        self._path, self._rate = path, pictures_per_second
+        self._file: Any = None
+        self._stream: Any = None
         self.pictures = 0
 
     def add(self, picture: np.ndarray) -> None:
-        """Append a picture: uint8[height, width, 3], the same size each time."""
+        """Append a picture: uint8[height, width, 3], the same size each time.
+
+        Raises:
+            ValueError: the file cannot be written.
+        """
         import av
 
         even = np.pad(picture, [(0, size % 2) for size in picture.shape[:2]] + [(0, 0)], "edge")
-        if self.pictures == 0:
-            self._stream.height, self._stream.width = even.shape[:2]
-            self._stream.pix_fmt = self._pixels
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-        self._file.mux(self._stream.encode(frame))
+        try:
+            if self._file is None:
+                self._open(frame.width, frame.height)
+            self._file.mux(self._stream.encode(frame))
+        except OSError as error:
+            raise ValueError(f"{self._path} cannot be written: {error.strerror}") from error
         self.pictures += 1
+
+    def _open(self, width: int, height: int) -> None:
+        import av
+
+        codec, pixels, most = CODECS[self._path.suffix.lower()]
+        rate = Fraction(min(self._rate, most)).limit_denominator(1000)
+        self._file = av.open(str(self._path), "w")
+        self._stream = self._file.add_stream(codec, rate=rate)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pixels
 
     def __enter__(self) -> "Film":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.pictures:
-            self._file.mux(self._stream.encode())
-        self._file.close()
+        if self._file is not None:
+            with self._file:
+                self._file.mux(self._stream.encode())
 
 
 def check_film(path: Path) -> None:
