@@ -195,8 +195,10 @@ def _result(run: RunReader) -> str:
     """What the run returned, or how far it is."""
     if isinstance(run.result, int | float):
         return f"{run.result:,.2f}"
-    current = run.metrics().get(FITNESS)
-    return "" if current is None else f"{current.values[-1]:,.2f} at {current.steps[-1]}"
+    if FITNESS not in run.metric_names():
+        return ""
+    current = run.metric(FITNESS)
+    return f"{current.values[-1]:,.2f} at {current.steps[-1]}"
 
 
 def config_diff(runs: Sequence[RunReader]) -> str:

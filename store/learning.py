@@ -131,7 +131,7 @@ def costs_until(
 
 def time_measure(runs: Sequence[RunReader]) -> dict[str, str]:
     """What there is to say how long runs took: name and metric."""
-    if all(CORE_SECONDS in run.metrics() for run in runs):
+    if all(CORE_SECONDS in run.metric_names() for run in runs):
         return {"core-seconds": CORE_SECONDS}
     return {"seconds": SECONDS}
 

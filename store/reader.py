@@ -111,6 +111,11 @@ class RunReader:
             parts[document["name"]].append(document)
         return {name: _joined(name, parts[name]) for name in sorted(parts)}
 
+    def metric_names(self) -> list[str]:
+        """What has been logged so far, in alphabetical order."""
+        documents = self._store["metrics"].find({"run_id": self.id}, {"name": 1})
+        return sorted({each["name"] for each in documents})
+
     def metric(self, name: str) -> Metric:
         """One of them.
 
@@ -119,8 +124,7 @@ class RunReader:
         """
         found = list(self._store["metrics"].find({"run_id": self.id, "name": name}))
         if not found:
-            known = self._store["metrics"].find({"run_id": self.id}, {"name": 1})
-            names = sorted(each["name"] for each in known)
+            names = self.metric_names()
             raise ReadError(
                 f"run {self.id} has no metric {name!r}.{did_you_mean(name, names)}"
                 f" It has: {', '.join(names) or 'none yet'}"

@@ -1,6 +1,8 @@
 """Runs of the experiment that go to a store, made inside this process."""
 
 import contextlib
+import re
+import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import gridfs
 from click import Command
 from click.testing import CliRunner
+from commands import ROOT
 from pymongo.database import Database
 from sacred.observers import MongoObserver
 
@@ -67,6 +70,13 @@ class Script:
         lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
         assert len(lines) == 1, done.stderr
         return lines[0]
+
+
+def commands_of_readme(script: str) -> list[list[str]]:
+    """What the README tells a user to type behind the name of a script."""
+    readme = (ROOT / "README.md").read_text()
+    found = re.findall(rf"^python {re.escape(script)}(.*)$", readme, re.MULTILINE)
+    return [shlex.split(words, comments=True) for words in found]
 
 
 def without_display(patch: Any, folder: Path) -> None:

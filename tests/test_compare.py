@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 from pymongo.database import Database
-from stored import SPHERE, Script, run_stored
+from stored import SPHERE, Script, commands_of_readme, run_stored
 
 from store.compare import cli, parse_groups
 from store.curves import bootstrap_interval, iqm, smoothed
@@ -176,6 +176,14 @@ def test_a110_the_list_of_runs(compare: Script, runs: list[RunReader], store: Da
 
 def test_the_list_of_an_empty_store(make_store) -> None:  # type: ignore[no-untyped-def]
     assert Script(cli, make_store())("--list") == "no runs in the store\n"
+
+
+def test_a008_the_commands_of_the_readme(compare: Script) -> None:
+    ours = {"12": "1", "17": "5", "small=12-16": "small=1-4", "large=17,18,20": "large=5,6"}
+    commands = commands_of_readme("store/compare.py")
+    assert len(commands) >= 4
+    for words in commands:
+        assert compare(*(ours.get(word, word) for word in words))
 
 
 REFUSED = [

@@ -34,6 +34,7 @@ def test_a_run_is_read_back(run: RunReader) -> None:
 
 def test_metrics_are_read_back(run: RunReader) -> None:
     metrics = run.metrics()
+    assert list(metrics) == run.metric_names()
     assert metrics["gen"].values.tolist() == list(range(GENERATIONS))
     current = metrics["current fitness"]
     assert current.steps.tolist() == list(range(GENERATIONS + 1))

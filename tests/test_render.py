@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from commands import run_here
 from pymongo.database import Database
-from stored import CARTPOLE, LANDER, SPHERE, Script, observed, run_stored, without_display
+from stored import (
+    CARTPOLE,
+    LANDER,
+    SPHERE,
+    Script,
+    commands_of_readme,
+    observed,
+    run_stored,
+    without_display,
+)
 
 import es.experiment
 from env.render import cli
@@ -136,6 +145,28 @@ def test_a102_a_run_that_is_still_going(
         assert len(episodes(output)) == 1
 
 
+def test_a102_a_run_that_was_interrupted(
+    render: Script, store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its newest policy was not evaluated any more."""
+
+    def interrupted(*args, **kwargs):  # type: ignore[no-untyped-def]
+        for generation in evolve(*args, **kwargs):
+            yield generation
+            if generation.number == 1:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(es.experiment, "evolve", interrupted)
+    with observed(store) as observer, pytest.raises(KeyboardInterrupt):
+        es.experiment.ex.run(named_configs=["cartpole"], config_updates={**CARTPOLE, "seed": 2})
+    run_id = observer.run_entry["_id"]
+    output = render(run_id, "--record", "a.gif", "--num_episodes", 2)
+    assert f"run {run_id} (ES, INTERRUPTED), CartPole-v1: Policy_ep_2.model" in output
+    assert len(episodes(output)) == 2
+    assert "logged no evaluation of this policy" in output
+    assert "the same" in render(run_id, "--gen", 1, "--record", "a.gif")
+
+
 def test_a102_a_window_where_there_is_a_display(
     render: Script, cartpole: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -245,6 +276,13 @@ def test_a_run_that_cannot_be_played_here(
     said = render.refuses(cartpole)
     store["runs"].replace_one({"_id": cartpole}, before)
     assert line in said
+
+
+def test_a008_the_commands_of_the_readme(render: Script, cartpole: int) -> None:
+    commands = commands_of_readme("env/render.py")
+    assert len(commands) >= 4
+    for words in commands:
+        assert render(*(cartpole if word == "12" else word for word in words))
 
 
 def test_films_of_odd_sizes(tmp_path: Path) -> None:
