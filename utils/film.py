@@ -93,11 +93,12 @@ class _Palettes:
     def __init__(self, width: int, height: int, rate: Fraction) -> None:
         import av
         from av.filter import Graph
+        from av.video.format import VideoFormat
 
         self._nothing_yet = (av.error.BlockingIOError, av.error.EOFError)
         self._graph = Graph()
         source = self._graph.add_buffer(
-            width=width, height=height, format="rgb24", time_base=1 / rate
+            width=width, height=height, format=VideoFormat("rgb24"), time_base=1 / rate
         )
         split, find, use, sink = (
             self._graph.add("split"),
