@@ -19,9 +19,9 @@ import numpy as np
 from common import Row, cpu_seconds, machine, parser, show, write_json
 from crew import named_config, redis_workers
 
-from es.config import problem_of
 from es.experiment import make_strategy
 from evolution.loop import History, assess, evolve
+from evolution.problem import problem_of
 from evolution.seeding import Seeding
 from evolution.settings import RunSettings
 

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from common import machine, parser, show, take_turns, write_json
 from crew import named_config, redis_workers
 
-from es.config import problem_of
 from es.experiment import make_strategy
 from evolution.evaluation import Evaluator
 from evolution.loop import evolve
 from evolution.noise import NoiseTable
-from evolution.problem import Problem
+from evolution.problem import Problem, problem_of
 from evolution.settings import RunSettings
 
 CREWS = (1, 2)

@@ -1,7 +1,7 @@
 """Environments: making one by id, and engines that play many episodes side by side."""
 
-import contextlib
 import logging
+import os
 from typing import Any
 
 import gymnasium as gym
@@ -48,11 +48,17 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
 
 def _hush_mujoco() -> None:
     """Log MuJoCo's warnings quietly; it would print each and append it to a file where we stand."""
-    with contextlib.suppress(ImportError):  # its absence is reported when the environment is made
+    try:
         import mujoco
-
-        if mujoco.get_mju_user_warning() is None:
-            mujoco.set_mju_user_warning(lambda text: log.debug("MuJoCo: %s", text))
+    except ImportError:  # reported when the environment is made
+        return
+    except Exception as error:  # whatever the library raises that MUJOCO_GL names
+        raise EnvError(
+            f"MuJoCo does not start with MUJOCO_GL={os.environ.get('MUJOCO_GL')}:"
+            f" {_first_line(error)}. Choose egl, glfw (needs a display) or osmesa"
+        ) from error
+    if mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(lambda text: log.debug("MuJoCo: %s", text))
 
 
 def _missing(env_id: str, error: Exception) -> str:

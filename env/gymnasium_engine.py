@@ -102,6 +102,16 @@ class GymnasiumEngine:
             ended |= self._elapsed[lanes] >= self._limit
         return self._encode(raw), np.array(rewards, np.float64), ended
 
+    def picture(self) -> np.ndarray:
+        """Draw the first lane, for which ``render_mode`` must be "rgb_array".
+
+        Returns:
+            uint8[height, width, 3].
+        """
+        drawn = _core(self._envs[0])[0].render()
+        assert isinstance(drawn, np.ndarray), "render_mode is not rgb_array"
+        return drawn
+
     def close(self) -> None:
         """Close every environment; a later reset makes new ones."""
         for env in self._envs:

@@ -1,16 +1,13 @@
 """From the experiment's config to what it means, or one line that says why not."""
 
-import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from evolution.noise import check_room
-from evolution.problem import Problem, choose_problem
+from evolution.problem import Problem, problem_of
 from evolution.settings import RunSettings, number, whole_number
+from evolution.show import has_display
 from evolution.workplace import check_workplace
-from policy.base import checked_hidden_sizes
-from policy.registry import is_built_in
 from store.reader import policy_file, read_policy
 from utils.names import did_you_mean
 
@@ -44,32 +41,6 @@ def checked_config(config: Mapping[str, Any]) -> tuple[RunSettings, Problem]:
     return settings, problem
 
 
-def problem_of(config: Mapping[str, Any]) -> Problem:
-    """The problem that a config describes."""
-    network, own = config["network"], config["network_kwargs"]
-    if not isinstance(network, str):
-        raise ValueError(f"network={network!r}: must be a name, such as feedforward")
-    if not isinstance(own, Mapping):
-        raise ValueError(f"network_kwargs={own!r}: must be a dict, such as {{'width': 16}}")
-    own = dict(own)
-    if is_built_in(network):
-        if own:
-            raise ValueError(f"network_kwargs={own}: network {network!r} takes none")
-        names = ("hidden_sizes", "hidden_activation", "output_activation")
-        own = {name: config[name] for name in names}
-        own["hidden_sizes"] = list(checked_hidden_sizes(config["hidden_sizes"]))
-    elif not config["force_cpu"] and _has_cuda():
-        own["device"] = "cuda"
-    return choose_problem(
-        env_name=config["env_name"],
-        engine=config["engine"],
-        network=network,
-        policy_kwargs=own,
-        action_scaling=config["action_scaling"],
-        max_steps=config["max_ep_length"],
-    )
-
-
 def _check_algorithm(config: Mapping[str, Any]) -> None:
     whole_number("pop_size", config["pop_size"], 2)
     if config["pop_size"] % 2:
@@ -96,12 +67,5 @@ def _check_switches(config: Mapping[str, Any]) -> None:
 
 
 def _check_display() -> None:
-    variables = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-    if sys.platform == "linux" and not any(os.environ.get(name) for name in variables):
+    if not has_display():
         raise ValueError("render=True needs a display, and there is none here: leave it out")
-
-
-def _has_cuda() -> bool:
-    import torch  # only for modules of the user's, which need it anyway
-
-    return torch.cuda.is_available()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -12,7 +12,8 @@ from env.actions import decoder
 from env.engines import VectorEngine, make_engine, resolve_engine, versions
 from env.ids import current_id
 from evolution.settings import whole_number
-from policy.base import Policy
+from policy.base import Policy, checked_hidden_sizes
+from policy.registry import is_built_in
 from policy.registry import make_policy as policy_of
 
 
@@ -90,6 +91,32 @@ class Problem:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def problem_of(config: Mapping[str, Any]) -> Problem:
+    """The problem that a config describes."""
+    network, own = config["network"], config["network_kwargs"]
+    if not isinstance(network, str):
+        raise ValueError(f"network={network!r}: must be a name, such as feedforward")
+    if not isinstance(own, Mapping):
+        raise ValueError(f"network_kwargs={own!r}: must be a dict, such as {{'width': 16}}")
+    own = dict(own)
+    if is_built_in(network):
+        if own:
+            raise ValueError(f"network_kwargs={own}: network {network!r} takes none")
+        names = ("hidden_sizes", "hidden_activation", "output_activation")
+        own = {name: config[name] for name in names}
+        own["hidden_sizes"] = list(checked_hidden_sizes(config["hidden_sizes"]))
+    elif not config["force_cpu"] and _has_cuda():
+        own["device"] = "cuda"
+    return choose_problem(
+        env_name=config["env_name"],
+        engine=config["engine"],
+        network=network,
+        policy_kwargs=own,
+        action_scaling=config["action_scaling"],
+        max_steps=config["max_ep_length"],
+    )
+
+
 def choose_problem(
     *,
     env_name: str,
@@ -114,3 +141,9 @@ def choose_problem(
 
 def _listed(packages: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in packages.items()) or "nothing"
+
+
+def _has_cuda() -> bool:
+    import torch  # only for modules of the user's, which need it anyway
+
+    return torch.cuda.is_available()

@@ -155,3 +155,16 @@ def database(store_address: str) -> Iterator[TestDatabase]:
     with connect_store(store_address) as client:
         yield client[name]
         client.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def make_store(embedded_store: str) -> Iterator[Callable[[], TestDatabase]]:
+    """Make an empty store for runs."""
+    with connect_store(embedded_store) as client:
+        yield lambda: client["runs-" + secrets.token_hex(6)]
+
+
+@pytest.fixture(scope="module")
+def store(make_store: Callable[[], TestDatabase]) -> TestDatabase:
+    """A store of this test file's own."""
+    return make_store()

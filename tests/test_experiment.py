@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from commands import EXPERIMENT, HAS_PROC, ROOT, Place, noise_file, record, run_here, setting
 
-from es.config import problem_of
+from evolution.problem import problem_of
 from store.reader import read_policy
 from store.recorder import theta_sha256
 

@@ -19,7 +19,7 @@ from commands import (
     wait_until,
 )
 
-from es.config import problem_of
+from evolution.problem import problem_of
 from store.reader import read_policy
 from store.recorder import theta_sha256
 

@@ -1,0 +1,37 @@
+"""Playing with a policy what its run has played, or as many fresh episodes as one likes."""
+
+import numpy as np
+
+from evolution.problem import Problem
+from evolution.seeding import EVALUATION
+from evolution.simulator import Simulator
+
+
+def play_episodes(
+    problem: Problem, theta: np.ndarray, seeds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Play one episode for every seed, on the problem's engine, as workers do.
+
+    Args:
+        theta: float32[dim].
+        seeds: int64[episodes].
+    Returns:
+        The returns as an evaluator gives them, float32[episodes], and the lengths in steps,
+        int64[episodes].
+    Raises:
+        ProblemError: the versions of this process are not those of the problem.
+        EpisodeError: a return is NaN or infinite.
+    """
+    engine, policy, decode = problem.build()
+    try:
+        simulator = Simulator(engine, policy, decode, problem.max_steps)
+        owners = np.zeros(len(seeds), np.int64)
+        returns, lengths = simulator.play(theta[None], owners, seeds)
+    finally:
+        engine.close()
+    return returns.astype(np.float32), lengths
+
+
+def fresh_seeds(seed: int, episodes: int) -> np.ndarray:
+    """Environment seeds that no training uses: int64[episodes], decided by ``seed``."""
+    return np.random.default_rng(seed).integers(*EVALUATION, episodes)

@@ -1,0 +1,230 @@
+"""Compare runs: python store/compare.py es=12-16 cma=17,18 --out curves.png"""
+
+import itertools
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+from pymongo.database import Database
+
+from store.command_line import in_one_line
+from store.curves import ESTIMATES
+from store.differences import common_and_different
+from store.learning import (
+    AXES,
+    Group,
+    Learning,
+    costs_until,
+    final_values,
+    learn,
+    read_curve,
+    time_measure,
+)
+from store.reader import RunReader
+from utils.program import set_up_program
+
+ENDINGS = (".png", ".svg", ".csv")
+FITNESS = "current fitness"
+
+
+@click.command()
+@click.argument("groups", nargs=-1)
+@click.option("--metric", default=FITNESS, show_default=True)
+@click.option("--x", "axis", type=click.Choice(list(AXES)), default="generation", show_default=True)
+@click.option("--estimate", type=click.Choice(list(ESTIMATES)), default="iqm", show_default=True)
+@click.option("--threshold", type=float, help="Also say what it took to get there.")
+@click.option("--smooth", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--single", is_flag=True, help="Draw each run too.")
+@click.option("--out", type=click.Path(path_type=Path), help="A .png, .svg or .csv file.")
+@click.option("--list", "listing", is_flag=True, help="List the runs, or all that there are.")
+@click.option("--config-diff", "--config_diff", is_flag=True, help="Compare the runs' configs.")
+@click.pass_obj
+def cli(find_store: Callable[[], Database], groups: tuple[str, ...], **options: Any) -> None:
+    """Learning curves of GROUPS of runs, such as es=12-16 cma=17,18.
+
+    An estimate over the runs of a group (iqm: mean of the middle half) with its 95 % bootstrap
+    interval, smoothed over generations by a trailing mean, cut to the shortest run of the group.
+    A group without a label is called by its ids.
+    """
+    with in_one_line():
+        parsed = parse_groups(groups)
+        _check(parsed, options)
+        store = find_store()
+        if options["listing"]:
+            click.echo(list_runs(store, [run for group in parsed for run in group.runs]))
+        elif options["config_diff"]:
+            click.echo(config_diff([RunReader(store, run) for g in parsed for run in g.runs]))
+        else:
+            compare(store, parsed, options)
+
+
+def _check(groups: Sequence[Group], options: dict[str, Any]) -> None:
+    out = options["out"]
+    if options["listing"] and options["config_diff"]:
+        raise ValueError("--list or --config-diff: choose one")
+    if not groups and not options["listing"]:
+        raise ValueError("which runs? Name some, such as es=12-16 cma=17,18; --list shows them")
+    if out is not None and out.suffix.lower() not in ENDINGS:
+        raise ValueError(f"--out {out}: choose a file that ends in {', '.join(ENDINGS)}")
+    if out is not None and not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+
+
+def parse_groups(texts: Sequence[str]) -> list[Group]:
+    """Read label=ids, where ids are numbers and ranges: 12-16,20.
+
+    Raises:
+        ValueError: another form, or a run or label named twice.
+    """
+    groups: list[Group] = []
+    for text in texts:
+        label, _, ids = text.rpartition("=")
+        runs: list[int] = []
+        for part in ids.split(","):
+            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+            if match is None or int(match[2] or match[1]) < int(match[1]):
+                raise ValueError(f"{text!r} names no runs: write it as es=12-16,20")
+            runs += range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(set(runs)) < len(runs):
+            raise ValueError(f"{text!r} names a run twice")
+        groups.append(Group(label or ids, tuple(runs)))
+    labels = [group.label for group in groups]
+    if twice := {label for label in labels if labels.count(label) > 1}:
+        raise ValueError(f"label {twice.pop()!r} stands for two groups: write all its runs in one")
+    return groups
+
+
+# --- learning curves
+
+
+def compare(store: Database, groups: Sequence[Group], options: dict[str, Any]) -> None:
+    """Print the table, and write the file if one is wanted."""
+    metric, axis, window = options["metric"], options["axis"], options["smooth"]
+    estimate = ESTIMATES[options["estimate"]]
+    readers = {group.label: [RunReader(store, run) for run in group.runs] for group in groups}
+    learnings = [
+        learn(label, [read_curve(run, metric, axis, window) for run in runs], axis, estimate)
+        for label, runs in readers.items()
+    ]
+    rows = []
+    for learning in learnings:
+        row: dict[str, Any] = {"runs": len(learning.curves), **final_values(learning, estimate)}
+        if options["threshold"] is not None:
+            runs = readers[learning.label]
+            row |= _until(costs_until(runs, metric, options["threshold"], window), len(runs))
+        rows.append(row)
+    click.echo(
+        pd.DataFrame(rows, index=list(readers)).to_string(na_rep="–", float_format="{:,.2f}".format)
+    )
+    for remark in _remarks(learnings, list(itertools.chain(*readers.values())), options):
+        click.echo(remark)
+    if options["out"] is not None:
+        _write(learnings, options)
+
+
+def _until(costs: dict[str, float], runs: int) -> dict[str, str]:
+    reached = f"{costs.pop('reached')} of {runs}"
+    shown = {name: "–" if cost == float("inf") else f"{cost:,.0f}" for name, cost in costs.items()}
+    return {"reached": reached, **shown}
+
+
+def _remarks(
+    learnings: Sequence[Learning], readers: Sequence[RunReader], options: dict[str, Any]
+) -> Iterator[str]:
+    yield (
+        f"final: {options['estimate']} of each run's last {options['metric']!r};"
+        " low, high: 95 % bootstrap interval over the runs"
+    )
+    if options["threshold"] is not None:
+        yield (
+            f"reached: {options['threshold']:g} by the trailing mean over {options['smooth']}"
+            " generations; steps and time until then: medians, – where half of the runs never do"
+        )
+        if "seconds" in time_measure(readers):
+            yield "seconds are on the wall: these runs have logged no core-seconds"
+    if alone := [learning.label for learning in learnings if len(learning.curves) == 1]:
+        yield f"a single run has no interval: {', '.join(alone)}"
+    if going := [str(run.id) for run in readers if run.status == "RUNNING"]:
+        yield f"still running: {', '.join(going)}"
+
+
+def _write(learnings: Sequence[Learning], options: dict[str, Any]) -> None:
+    out = options["out"]
+    try:
+        if out.suffix.lower() == ".csv":
+            pd.concat([learning.frame() for learning in learnings]).to_csv(out, index=False)
+        else:
+            from store.figures import draw
+
+            names = ("metric", "axis", "threshold", "single")
+            draw(learnings, out, **{name: options[name] for name in names})
+    except OSError as error:
+        raise ValueError(f"--out {out}: {error.strerror or error}") from error
+    click.echo(f"wrote {out}")
+
+
+# --- lists
+
+
+def list_runs(store: Database, ids: Sequence[int]) -> str:
+    """A table of runs: what they are, how they ended, and in what their configs differ."""
+    if not ids:
+        ids = sorted(each["_id"] for each in store["runs"].find({}, {"_id": 1}))
+    if not ids:
+        return "no runs in the store"
+    runs = [RunReader(store, run) for run in ids]
+    _, different = common_and_different([run.config for run in runs])
+    rows = [
+        {
+            "id": run.id,
+            "name": run.name,
+            "status": run.status,
+            "result": _result(run),
+            "config": "  ".join(f"{key}={values[row]}" for key, values in different.items()),
+        }
+        for row, run in enumerate(runs)
+    ]
+    return _table(rows)
+
+
+def _result(run: RunReader) -> str:
+    """What the run returned, or how far it is."""
+    if isinstance(run.result, int | float):
+        return f"{run.result:,.2f}"
+    if FITNESS not in run.metric_names():
+        return ""
+    current = run.metric(FITNESS)
+    return f"{current.values[-1]:,.2f} at {current.steps[-1]}"
+
+
+def config_diff(runs: Sequence[RunReader]) -> str:
+    """Keys on which the configs agree, then those on which they do not."""
+    common, different = common_and_different([run.config for run in runs])
+    same = "\n".join(f"  {key} = {value}" for key, value in common.items())
+    rows = [
+        {"different": key, **{f"run {r.id}": value for r, value in zip(runs, values, strict=True)}}
+        for key, values in different.items()
+    ]
+    return f"common\n{same}\n{_table(rows) if rows else 'no difference'}"
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Left-aligned columns under their names."""
+    names = list(rows[0])
+    cells = [names, *([str(row[name]) for name in names] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+if __name__ == "__main__":
+    from store.location import find_store
+
+    set_up_program(logging.WARNING)
+    cli(obj=find_store)
