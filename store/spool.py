@@ -151,6 +151,7 @@ class Spool:
             self._artifacts = [each for each in self._artifacts if each.name != name]
             self._artifacts.append(Artifact(id, name, f"artifacts/{id}", metadata, content_type))
             self._write_artifacts()
+            self._version += 1  # the run's document names them
 
     def artifacts(self) -> list[Artifact]:
         """All artifacts so far, whether the store has them or not."""

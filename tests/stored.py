@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gridfs
 from click import Command
 from click.testing import CliRunner
 from commands import ROOT
 from pymongo.database import Database
-from sacred.observers import MongoObserver
 
 from es.experiment import ex
+from store.location import runs_folder
+from store.observer import SpoolingObserver
 
 LANDER = {
     **{"num_generations": 3, "num_serializations": 3, "pop_size": 8, "num_episodes": 1},
@@ -26,11 +26,9 @@ SPHERE = {**LANDER, "num_generations": 6, "num_serializations": 3}
 
 
 @contextlib.contextmanager
-def observed(store: Database) -> Iterator[MongoObserver]:
+def observed(store: Database) -> Iterator[SpoolingObserver]:
     """Let the experiment write into a store, and nowhere else."""
-    observer = MongoObserver.create_from(
-        store["runs"], gridfs.GridFS(store), metrics_collection=store["metrics"]
-    )
+    observer = SpoolingObserver(lambda: store, runs_folder() / "spool")
     chosen, ex.option_hooks = ex.option_hooks, []
     handler = signal.getsignal(signal.SIGTERM)
     ex.observers.append(observer)

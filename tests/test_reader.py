@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from bson import ObjectId
+from commands import wait_until
 from pymongo.database import Database
 from stored import SPHERE, observed, run_stored
 
@@ -123,6 +124,7 @@ def test_a102_the_newest_policy_of_a_run_that_is_still_going(
     def watched(*args, **kwargs):  # type: ignore[no-untyped-def]
         for generation in evolve(*args, **kwargs):
             yield generation
+            wait_until(lambda: observer.spool.is_shipped, "the policy in the store")
             reader = RunReader(store, observer.run_entry["_id"])
             seen.append((reader.status, list(reader.policies()), reader.policy().generation))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from commands import run_here
+from commands import run_here, wait_until
 from pymongo.database import Database
 from stored import (
     CARTPOLE,
@@ -134,6 +134,7 @@ def test_a102_a_run_that_is_still_going(
     def watched(*args, **kwargs):  # type: ignore[no-untyped-def]
         for generation in evolve(*args, **kwargs):
             yield generation
+            wait_until(lambda: observer.spool.is_shipped, "the policy in the store")
             outputs.append(render(observer.run_entry["_id"], "--seed", 1, "--record", "a.gif"))
 
     monkeypatch.setattr(es.experiment, "evolve", watched)
