@@ -26,7 +26,6 @@ from evolution.problem import problem_of
 from evolution.replay import fresh_seeds, play_episodes
 from evolution.show import PICTURES, Stage
 from store.reader import RunReader, read_policy
-from utils.film import Film
 
 
 @pytest.fixture(scope="module")
@@ -283,14 +282,3 @@ def test_a008_the_commands_of_the_readme(render: Script, cartpole: int) -> None:
     assert len(commands) >= 4
     for words in commands:
         assert render(*(cartpole if word == "12" else word for word in words))
-
-
-def test_films_of_odd_sizes(tmp_path: Path) -> None:
-    """Codecs want an even number of pixels."""
-    rng = np.random.default_rng(0)
-    for ending in ("mp4", "gif"):
-        with Film(tmp_path / f"odd.{ending}", 12.5) as film:
-            for _ in range(7):
-                film.add(rng.integers(0, 255, (33, 51, 3)).astype(np.uint8))
-        seen = pictures(tmp_path / f"odd.{ending}")
-        assert (len(seen), seen[0].shape) == (7, (34, 52, 3))
