@@ -166,6 +166,22 @@ def test_a102_a_run_that_was_interrupted(
     assert "the same" in render(run_id, "--gen", 1, "--record", "a.gif")
 
 
+@pytest.mark.parametrize("noted", [{}, {"theta sha256": "another's", "generation": 1}])
+def test_a102_a_best_policy_that_is_newer_than_the_notes(
+    noted: dict, render: Script, cartpole: int, store: Database
+) -> None:
+    """A run that is going stores a policy at once, and its notes every ten seconds."""
+    before = store["runs"].find_one({"_id": cartpole})
+    store["runs"].replace_one(
+        {"_id": cartpole}, {**before, "info": {"policies": {"Policy_best.model": noted}}}
+    )
+    output = render(cartpole, "--best")
+    store["runs"].replace_one({"_id": cartpole}, before)
+    assert "generation unknown" in output
+    assert f"making the film {cartpole}-best.mp4" in output
+    assert "logged no evaluation of this policy" in output
+
+
 def test_a102_a_window_where_there_is_a_display(
     render: Script, cartpole: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
