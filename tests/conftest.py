@@ -6,11 +6,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkProcess
+from typing import TYPE_CHECKING
 
-import mongomock.gridfs
 import numpy as np
 import pytest
-from pymongo.database import Database
 
 from cluster.clients import Keys, WorkerClient, workers_alive
 from cluster.redis_server import Server, connect, start_server
@@ -18,6 +17,9 @@ from evolution.evaluation import Part
 from evolution.noise import NoiseTable
 from evolution.population import Dense, Mirrored, Population, Repeated
 from evolution.worker import serve
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
 
 FORK = multiprocessing.get_context("fork")
 WAIT_SECONDS = 30.0
@@ -41,6 +43,21 @@ def noise() -> Iterator[NoiseTable]:
     """A table for small policies."""
     with NoiseTable(200_000, 7) as table:
         yield table
+
+
+@pytest.fixture(scope="session")
+def make_store() -> "Callable[[], Database]":
+    """Make an empty store for runs."""
+    import mongomock.gridfs
+
+    mongomock.gridfs.enable_gridfs_integration()
+    return lambda: mongomock.MongoClient()["sacred"]
+
+
+@pytest.fixture(scope="module")
+def store(make_store: "Callable[[], Database]") -> "Database":
+    """A store of this test file's own."""
+    return make_store()
 
 
 @pytest.fixture
@@ -126,16 +143,3 @@ def make_task() -> Callable[..., list[Part]]:
         ]
 
     return make
-
-
-@pytest.fixture(scope="session")
-def make_store() -> Callable[[], Database]:
-    """Make an empty store for runs."""
-    mongomock.gridfs.enable_gridfs_integration()
-    return lambda: mongomock.MongoClient()["sacred"]
-
-
-@pytest.fixture(scope="module")
-def store(make_store: Callable[[], Database]) -> Database:
-    """A store of this test file's own."""
-    return make_store()
