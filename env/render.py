@@ -116,7 +116,8 @@ def read_subject(store: Database, run_id: int, options: dict[str, Any]) -> Subje
         raise ReadError(f"run {run_id} has no config key {error}: no experiment of ours") from error
     theta = problem.make_policy().theta_from_state_dict(policy.state_dict)
     if policy.digest is not None and policy.digest != theta_sha256(theta):
-        logged = None  # the run has stored a better one since it wrote its notes
+        # The run has stored another one since it wrote its notes.
+        logged, policy = None, replace(policy, generation=None)
     if options["max_ep_length"] is not None:
         problem = replace(problem, max_steps=options["max_ep_length"])
     return Subject(run, policy, problem, theta, logged)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from store.learning import Learning
 
@@ -38,6 +39,8 @@ def draw(
         axes.plot(group.x, group.middle, color=color, linewidth=1.6, label=label)
     if threshold is not None:
         axes.axhline(threshold, color="0.4", linewidth=0.8, linestyle="--")
+    if axis == "steps":
+        axes.xaxis.set_major_formatter(EngFormatter())  # 500 k, 2 M
     axes.set(xlabel=LABELS[axis], ylabel=metric)
     axes.margins(x=0)
     axes.grid(alpha=0.25)

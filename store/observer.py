@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gridfs import GridFS
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from sacred.observers import MongoObserver
+from sacred.observers.mongo import DEFAULT_MONGO_PRIORITY
 from sacred.serializer import flatten
 from sacred.utils import SacredError
 
@@ -49,9 +51,8 @@ class SpoolingObserver(MongoObserver):
             spools: the folder in which the run's spool is made.
             resume: the id of a run that goes on.
         """
-        database = find()
-        super().__init__(client=database.client, db_name=database.name, overwrite=resume)
-        self._find, self._database, self._spools = find, database, spools
+        self.priority, self.run_entry = DEFAULT_MONGO_PRIORITY, None
+        self._find, self._spools, self._resume = find, spools, resume
         self._kept: dict[str, Any] = {}
         self._spool: Spool | None = None
         self._news, self._ended = threading.Event(), threading.Event()
@@ -62,13 +63,15 @@ class SpoolingObserver(MongoObserver):
 
     def started_event(self, *args: Any, **kwargs: Any) -> Any:
         """See Sacred; here errors do reach it, for a run without a store had better not start."""
+        database = self._find()  # not before: a config that is refused starts nothing
+        self.initialize(database.runs, GridFS(database), self._resume, database.metrics)
         if self.overwrite is not None:
             names = ("start_time", "info", "artifacts", "captured_out", "result")
             self._kept = {name: self.overwrite[name] for name in names if name in self.overwrite}
             self.overwrite = {"_id": self.overwrite["_id"]}  # leave the user's tags and notes alone
         run_id = super().started_event(*args, **kwargs)
         assert self.run_entry is not None
-        self._spool = Spool(spool_folder(self._spools, self._database.name, self.run_entry))
+        self._spool = Spool(spool_folder(self._spools, database.name, self.run_entry))
         if not self._spool.take():
             raise SpoolError(f"run {run_id} is being written to by another process")
         self._spool.put_run(self.run_entry)
@@ -163,7 +166,7 @@ class SpoolingObserver(MongoObserver):
     @property
     def is_resumed(self) -> bool:
         """True if the run has been at work before."""
-        return self.overwrite is not None
+        return self._resume is not None
 
     @property
     def checkpoints(self) -> Checkpoints:

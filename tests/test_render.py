@@ -78,18 +78,23 @@ def test_a103_a_film_without_a_display(render: Script, cartpole: int) -> None:
 
 @pytest.mark.parametrize("ending", ["mp4", "gif"])
 def test_a103_a_film_of_the_lander(ending: str, render: Script, lander: int) -> None:
-    words = ("--gen", 0, "--num_episodes", 2, "--max_ep_length", 25)
+    words = ("--gen", 0, "--num_episodes", 2, "--max_ep_length", 12)
     output = render(lander, *words, "--record", f"film.{ending}")
-    assert [steps for _, steps, _ in episodes(output)] == [25, 25]
-    assert f"wrote film.{ending}: 52 pictures, 50 a second" in output
+    assert [steps for _, steps, _ in episodes(output)] == [12, 12]
+    assert f"wrote film.{ending}: 26 pictures, 50 a second" in output
     seen = pictures(f"film.{ending}")
-    assert len(seen) == 52
+    assert len(seen) == 26
     assert seen[0].shape == (400, 600, 3)
-    assert np.abs(seen[0].astype(int) - seen[25]).max() > 50
+    assert np.abs(seen[0].astype(int) - seen[12]).max() > 50
 
 
-@pytest.mark.parametrize("words", [(), ("--gen", 0), ("--gen", 2), ("--best",)])
-@pytest.mark.parametrize("task", ["cartpole", "lander"])
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        *(("cartpole", words) for words in ((), ("--gen", 0), ("--gen", 2), ("--best",))),
+        *(("lander", words) for words in ((), ("--gen", 0))),
+    ],
+)
 def test_a103_the_logged_fitness_is_played_again(
     task: str, words: tuple, render: Script, store: Database, request: pytest.FixtureRequest
 ) -> None:
@@ -165,6 +170,22 @@ def test_a102_a_run_that_was_interrupted(
     assert len(episodes(output)) == 2
     assert "logged no evaluation of this policy" in output
     assert "the same" in render(run_id, "--gen", 1, "--record", "a.gif")
+
+
+@pytest.mark.parametrize("noted", [{}, {"theta sha256": "another's", "generation": 1}])
+def test_a102_a_best_policy_that_is_newer_than_the_notes(
+    noted: dict, render: Script, cartpole: int, store: Database
+) -> None:
+    """A run that is going stores a policy at once, and its notes every ten seconds."""
+    before = store["runs"].find_one({"_id": cartpole})
+    store["runs"].replace_one(
+        {"_id": cartpole}, {**before, "info": {"policies": {"Policy_best.model": noted}}}
+    )
+    output = render(cartpole, "--best")
+    store["runs"].replace_one({"_id": cartpole}, before)
+    assert "generation unknown" in output
+    assert f"making the film {cartpole}-best.mp4" in output
+    assert "logged no evaluation of this policy" in output
 
 
 def test_a102_a_window_where_there_is_a_display(
