@@ -156,16 +156,19 @@ def leading(
 
 
 def _without_expression(query: dict[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
-    """A filter that lets pass at least what fits: equalities of ``$expr`` become plain ones."""
+    """A filter that lets pass at least what fits: ``$eq`` and ``$in`` of fields become plain."""
     terms = [query.pop("$expr")]
     while terms:
         term = terms.pop()
-        if isinstance(term, dict):
-            terms += term.get("$and", [])
-            field, constant = term.get("$eq", (None, None))
-            value = _constant(constant, variables)
-            if isinstance(field, str) and field[:1] == "$" != field[1:2] and value is not None:
-                query.setdefault(field[1:], value)
+        if not isinstance(term, dict):
+            continue
+        terms += term.get("$and", [])
+        for operator in {"$eq", "$in"} & set(term):
+            field, *given = term[operator]
+            values = given[0] if operator == "$in" and isinstance(given[0], list) else given
+            known = [_constant(value, variables) for value in values]
+            if isinstance(field, str) and field[:1] == "$" != field[1:2] and None not in known:
+                query.setdefault(field[1:], {"$in": known})
     return query
 
 

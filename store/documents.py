@@ -258,19 +258,30 @@ class Documents:
         """Add values to the ends of arrays, without a look at the document.
 
         Returns:
-            False if it takes a ``replace``: a field is no array, the document may get too large,
-            or has many parts by now.
+            False if it takes a ``replace``: a field is no array, or the document may get too large.
         """
         query = "SELECT arrays FROM documents WHERE number = ?"
         (arrays,) = self._sql.execute(query, (number,)).fetchone()
         query = "SELECT number, bytes FROM parts WHERE document = ? ORDER BY number DESC LIMIT 1"
         last, size = self._sql.execute(query, (number,)).fetchone()
+        if not set(more) <= set(arrays.split("\0")):
+            return False
+        if last + 1 >= MAX_PARTS:
+            last, size = 0, self._merge_parts(number)
         body = bson.encode(more)
         size += len(body) + INDEX_BYTES * sum(map(len, more.values()))
-        if last + 1 >= MAX_PARTS or size > MAX_DOCUMENT or not set(more) <= set(arrays.split("\0")):
-            return False
-        self._add_part(number, last + 1, size, body)
-        return True
+        if size <= MAX_DOCUMENT:
+            self._add_part(number, last + 1, size, body)
+        return size <= MAX_DOCUMENT
+
+    def _merge_parts(self, number: int) -> int:
+        """Write a document as one part; returns its size."""
+        document = self.read(number)
+        assert document is not None
+        body = bson.encode(document)
+        self._sql.execute("DELETE FROM parts WHERE document = ?", (number,))
+        self._add_part(number, 0, len(body), body)
+        return len(body)
 
     def _add_part(self, document: int | None, number: int, size: int, body: bytes) -> None:
         """Write a part, with how large the document is up to there."""

@@ -82,7 +82,7 @@ def test_no_acknowledged_write_is_lost_in_kills(tmp_path: Path) -> None:
 def test_a_kill_loses_nothing(tmp_path: Path) -> None:
     file = tmp_path / "store.sqlite"
     with connect(embedded_url(file)) as client:
-        for number in range(200):
+        for number in range(100):
             client.sacred.metrics.update_one({"name": "a"}, {"$push": {"v": number}}, upsert=True)
     note = running_server(file)
     assert note is not None
@@ -90,13 +90,13 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
     with served(file) as client:
         found = client.sacred.metrics.find_one()
         assert found is not None
-        assert found["v"] == list(range(200))
+        assert found["v"] == list(range(100))
 
 
 ADD = """
 import sys, pymongo
 store = pymongo.MongoClient(sys.argv[1]).sacred
-for number in range(100):
+for number in range(40):
     store.metrics.update_one({"name": "shared"}, {"$push": {"v": number}, "$inc": {"n": 1}})
     store.metrics.update_one({"name": "series"}, {"$push": {"v": {"$each": [number]}}})
 """
@@ -111,8 +111,8 @@ def test_processes_share_a_store(tmp_path: Path) -> None:
         for name in ("shared", "series"):
             found = client.sacred.metrics.find_one({"name": name})
             assert found is not None
-            assert sorted(found["v"]) == sorted([*range(100)] * 3)
-            assert found.get("n", 300) == 300
+            assert sorted(found["v"]) == sorted([*range(40)] * 3)
+            assert found.get("n", 120) == 120
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
