@@ -11,10 +11,13 @@ from redis import RedisError
 from cluster.clients import AnotherHeadError, who
 from cluster.redis_server import ServerError
 from es.config import checked_config
-from evolution.loop import History, assess, evolve
+from evolution.evaluation import Evaluator
+from evolution.loop import Final, History, assess, evolve
 from evolution.noise import NoiseTable
+from evolution.problem import problem_of
 from evolution.redis_evaluator import WorkerFailure
 from evolution.seeding import Seeding
+from evolution.settings import RunSettings
 from evolution.show import show_episode
 from evolution.simulator import EpisodeError
 from evolution.strategy import Strategy
@@ -267,52 +270,59 @@ def run(_run: "Run", _config: Mapping[str, Any]) -> float:
 
 
 def evolve_policy(run: "Run", config: Mapping[str, Any]) -> float:
-    """The story of a run."""
+    """Where a run's work is done, and what comes out."""
     settings, problem = checked_config(config)
     run.info.update({"head": who(), **problem.described()})
-    seeding = settings.seeding()
     with open_workplace(settings, problem.engine) as workplace, settings.noise_table() as noise:
         policy = problem.make_policy()
-        strategy = make_strategy(config, policy, noise, seeding)
-        run_id = f"{run._id or 'unobserved'}-{secrets.token_hex(4)}"
-        history = History()
+        strategy = make_strategy(config, policy, noise, settings.seeding())
         recorder = SacredRecorder(run, policy, settings.serialization_period)
-        parts: dict[str, Restorable] = {
-            "strategy": strategy,
-            "history": history,
-            "recorder": recorder,
-        }
-        with (
-            workplace.evaluator(problem, noise, run_id, settings.min_task_runtime) as evaluator,
-            RunKeeper(run, parts, every=settings.checkpoint_every) as keeper,
-            recorder,
-            Progress(settings.num_generations, "generation", history.next_generation) as progress,
-        ):
-            for generation in evolve(
-                strategy,
-                evaluator,
-                generations=settings.num_generations,
-                episodes=settings.num_episodes,
-                eval_episodes=settings.eval_episodes,
-                seeding=seeding,
-                stop_fitness=settings.stop_fitness,
-                history=history,
-            ):
-                recorder.record(generation, strategy.theta)
-                keeper.settle(history.next_generation)
-                progress.advance(generation.shown())
-                if config["render"] and recorder.is_due(generation.number):
-                    show_episode(problem, generation.theta, config["seed"], config["sleep"])
-            final = assess(
-                strategy.theta,
-                evaluator,
-                number=history.next_generation,
-                episodes=settings.final_episodes,
-                seeding=seeding,
-            )
-            digest = recorder.finish(final)
+        run_id = f"{run._id or 'unobserved'}-{secrets.token_hex(4)}"
+        with workplace.evaluator(problem, noise, run_id, settings.min_task_runtime) as evaluator:
+            final, digest = follow(run, config, strategy, evaluator, recorder)
     sys.stdout.write(f"{final.sentence()}\ntheta sha256 {digest}\n")
     return final.fitness
+
+
+def follow(
+    run: "Run",
+    config: Mapping[str, Any],
+    strategy: Strategy,
+    evaluator: Evaluator,
+    recorder: SacredRecorder,
+) -> tuple[Final, str]:
+    """The story of a run, from the first generation or the last checkpoint to the end."""
+    settings, history = RunSettings.from_config(config), History()
+    seeding = settings.seeding()
+    parts: dict[str, Restorable] = {"strategy": strategy, "history": history, "recorder": recorder}
+    with (
+        RunKeeper(run, parts, every=settings.checkpoint_every) as keeper,
+        recorder,
+        Progress(settings.num_generations, "generation", history.next_generation) as progress,
+    ):
+        for generation in evolve(
+            strategy,
+            evaluator,
+            generations=settings.num_generations,
+            episodes=settings.num_episodes,
+            eval_episodes=settings.eval_episodes,
+            seeding=seeding,
+            stop_fitness=settings.stop_fitness,
+            history=history,
+        ):
+            recorder.record(generation, strategy.theta)
+            keeper.settle(history.next_generation)
+            progress.advance(generation.shown())
+            if config["render"] and recorder.is_due(generation.number):
+                show_episode(problem_of(config), generation.theta, config["seed"], config["sleep"])
+        final = assess(
+            strategy.theta,
+            evaluator,
+            number=history.next_generation,
+            episodes=settings.final_episodes,
+            seeding=seeding,
+        )
+        return final, recorder.finish(final)
 
 
 def make_strategy(

@@ -104,7 +104,14 @@ class Place:
         env: what the programs find in their environment.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, store: bool = False) -> None:
+        """A new place.
+
+        Args:
+            store: experiments keep their runs in the embedded store, as users have it; else in
+                files, which are easier to look at, and no server lingers.
+        """
+        self._store = store
         self.folder = Path(tempfile.mkdtemp(prefix="evo-place-", dir="/tmp"))
         self.runs = self.folder / "runs"
         self.temporary = self.folder / "tmp"
@@ -122,6 +129,8 @@ class Place:
 
     def start(self, script: str, *arguments: str) -> Command:
         """Start one of our scripts, in a process group of its own."""
+        if script == EXPERIMENT and not self._store:
+            arguments = (*arguments, "-F", str(self.runs))
         number = next(self._numbers)
         out, err = (self.folder / f"{number}.{end}" for end in ("out", "err"))
         with out.open("wb") as out_file, err.open("wb") as err_file:

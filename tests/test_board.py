@@ -28,7 +28,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
     """A machine with two runs in its store and the board on it."""
-    with Place() as place:
+    with Place(store=True) as place:
         kept = Path.home() / ".cache" / "distributed-evolution-tests" / "board"
         if kept.exists():  # an installation takes a minute
             place.runs.mkdir()

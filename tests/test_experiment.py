@@ -48,12 +48,12 @@ METRICS = {
     *("mean episode length", "mean steps per eval", "current fitness", "mean fitness"),
     *("best fitness", "overall best fitness", "fitness st.dev", "norm", "genome length"),
     *("success rate", "grad norm", "update ratio", "frac. results skipped", "results skipped"),
-    *("num unique workers", "worker used times", "time_to_eval", "time_to_obtain"),
+    *("num unique workers", "worker used times", "time_to_eval", "time_to_obtain", "steps/s"),
 }
 BEST = "Policy_best.model"
 # What differs between two runs with the same seed: time, and who worked.
 TIMES = {
-    *("total time elapsed", "time per gen", "time_to_eval", "time_to_obtain"),
+    *("total time elapsed", "time per gen", "time_to_eval", "time_to_obtain", "steps/s"),
     *("num unique workers", "worker used times"),
 }
 

@@ -21,7 +21,7 @@ COMMON = {
     *("mean episode length", "mean steps per eval", "current fitness", "mean fitness"),
     *("best fitness", "overall best fitness", "fitness st.dev", "norm", "genome length"),
     *("success rate", "frac. results skipped", "results skipped", "num unique workers"),
-    *("worker used times", "time_to_eval", "time_to_obtain"),
+    *("worker used times", "time_to_eval", "time_to_obtain", "steps/s"),
 }
 OF_ES = {"grad norm", "update ratio"}
 
@@ -113,7 +113,7 @@ def test_a100_metrics_by_hand() -> None:
         "of the evaluator": 7.0,
         "of the strategy": 5.0,
     }
-    times = {"time per gen", "total time elapsed"}
+    times = {"time per gen", "total time elapsed", "steps/s"}
     assert {k: v for k, v in first.metrics.items() if k not in times} == pytest.approx(expected)
     assert second.metrics["gen"] == 1.0
     assert second.metrics["total sim steps"] == 256.0 + 14.0
@@ -124,6 +124,7 @@ def test_a100_metrics_by_hand() -> None:
     assert second.metrics["num unique workers"] == 1.0
     assert second.metrics["worker used times"] == 6.0
     assert 0 <= first.metrics["time per gen"] <= first.metrics["total time elapsed"]
+    assert first.metrics["steps/s"] == pytest.approx(256.0 / first.metrics["time per gen"])
     assert first.metrics["total time elapsed"] <= second.metrics["total time elapsed"]
 
 
@@ -175,7 +176,7 @@ def test_a018_a_seed_is_a_run(env_seed: int | None, noise: NoiseTable) -> None:
         with LocalEvaluator(problem, noise) as evaluator:
             metrics = [dict(g.metrics) for g in run(evaluator, 4, strategy, seeding=seeding)]
         for each in metrics:
-            for name in ("time per gen", "total time elapsed", "time_to_eval"):
+            for name in ("time per gen", "total time elapsed", "time_to_eval", "steps/s"):
                 assert each.pop(name) >= 0
         return metrics, strategy.theta.tobytes()
 

@@ -68,7 +68,7 @@ class Runs:
 
 @pytest.fixture
 def runs() -> Iterator[Runs]:
-    with Place() as place:
+    with Place(store=True) as place:
         made = Runs(place)
         yield made
         made.client.close()

@@ -56,7 +56,7 @@ class Scene:
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
-    with Place() as place:
+    with Place(store=True) as place:
         made = Scene(place)
         yield made
         end_server(made.file)
