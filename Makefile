@@ -4,12 +4,15 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\
 	$(shell $(p) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) and print("$(p)")' 2>/dev/null)))
 BIN := .venv/bin
 
-.PHONY: install lander test check bench clean
+.PHONY: install lander board test check bench clean
 
 install: .venv/installed  ## the suite and all it needs
 
 lander: install  ## watch evolution strategies land the lunar lander on all cores
 	$(BIN)/python es/experiment.py with lander
+
+board: install  ## all runs in a browser, at localhost:9000
+	$(BIN)/python store/board.py
 
 test: .venv/tested  ## all tests
 	$(BIN)/python -m pytest

@@ -8,7 +8,7 @@ from evolution.problem import Problem, problem_of
 from evolution.settings import RunSettings, number, whole_number
 from evolution.show import has_display
 from evolution.workplace import check_workplace
-from store.reader import policy_file, read_policy
+from store.reader import load_policy
 from utils.names import did_you_mean
 
 # Of torch.optim: those that climb a dense gradient, with a weight decay and one epsilon at most.
@@ -36,7 +36,7 @@ def checked_config(config: Mapping[str, Any]) -> tuple[RunSettings, Problem]:
     policy = problem.make_policy()
     check_room(settings.noise_size, policy.num_params)
     if config["load_from"] is not None:
-        policy.theta_from_state_dict(read_policy(policy_file(config["load_from"])))
+        policy.theta_from_state_dict(load_policy(config["load_from"]))
     check_workplace(settings.evaluator, settings.redis, settings.local)
     return settings, problem
 

@@ -31,7 +31,7 @@ from store.experiment import (
     new_experiment,
 )
 from store.keeper import Restorable, RunKeeper
-from store.reader import policy_file, read_policy
+from store.reader import load_policy
 from store.recorder import SacredRecorder
 from utils.program import set_up_program
 from utils.progress import Progress
@@ -63,7 +63,7 @@ def defaults():
     render = False  # show an episode in a window whenever a policy is saved; needs a display
     sleep = 0.01  # seconds between two steps shown
     force_cpu = False  # keep a torch module of your own on the CPU although there is CUDA
-    load_from = None  # begin with a saved policy: path of a .model file, or a run id under runs/
+    load_from = None  # begin with a saved policy: path of a .model file, or the id of a run
 
     # --- the algorithm (Salimans et al. 2017)
     pop_size = 50  # candidates per generation, both members of each antithetic pair counted
@@ -334,7 +334,7 @@ def make_strategy(
     if config["load_from"] is None:
         theta = policy.initial_theta(seeding.init())
     else:
-        theta = policy.theta_from_state_dict(read_policy(policy_file(config["load_from"])))
+        theta = policy.theta_from_state_dict(load_policy(config["load_from"]))
     return OpenAIES(
         theta,
         noise,

@@ -34,6 +34,11 @@ def store_file() -> Path:
     return runs_folder() / FILE
 
 
+def has_store() -> bool:
+    """True if something may have been stored before; nothing is started to find out."""
+    return bool(os.environ.get(MONGO_VARIABLE)) or store_file().exists()
+
+
 def store_url() -> str:
     """The URL of the store in use; the embedded one is started if need be.
 

@@ -1,7 +1,6 @@
 """Reads back what runs left behind: one run of the store, or a policy kept as a file."""
 
 import io
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from store.location import RUNS, RUNS_VARIABLE
+from store.location import StoreError, find_store, has_store
 from utils.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -240,29 +239,25 @@ def _listed(numbers: Iterable[int], what: str) -> str:
 # --- files outside of the store
 
 
-def policy_file(source: str | int) -> Path:
-    """The file of a saved policy.
+def load_policy(source: str | int) -> "dict[str, torch.Tensor]":
+    """The ``state_dict`` of a saved policy.
 
     Args:
-        source: the path of a ``.model`` file, or the id of a run kept as files; of a run, the
-            policy of the highest generation.
+        source: the path of a ``.model`` file, or the id of a run, of which it is the newest.
     Raises:
-        ValueError: there is none.
+        ValueError: there is none; the message begins with the config key that asks for it.
     """
     if not str(source).isdigit():
         path = Path(str(source))
-        if path.is_file():
-            return path
-        raise ValueError(f"load_from={source!r}: no such file, and no run id")
-    folder = Path(os.environ.get(RUNS_VARIABLE, RUNS)) / str(source)
-    found = {
-        int(match[1]): path
-        for path in folder.glob("Policy_ep_*.model")
-        if (match := POLICY.fullmatch(path.name))
-    }
-    if not found:
-        raise ValueError(f"load_from={source}: no policy in {folder}")
-    return found[max(found)]
+        if not path.is_file():
+            raise ValueError(f"load_from={source!r}: no such file, and no run id")
+        return read_policy(path)
+    if not has_store():
+        raise ValueError(f"load_from={source}: no run {source}, for there is no store yet")
+    try:
+        return RunReader(find_store(), int(source)).policy().state_dict
+    except (ReadError, StoreError) as error:
+        raise ValueError(f"load_from={source}: {error}") from error
 
 
 def read_policy(path: Path) -> "dict[str, torch.Tensor]":

@@ -111,7 +111,7 @@ PLACES = [
     ("redis=redis://:secret@127.0.0.1:1", "EVO_REDIS", "password"),
     ("local=False", "local=False", "run-server"),
     ("render=True", "render=True", "display"),
-    ("load_from=99", "load_from=99", "no policy"),
+    ("load_from=99", "load_from=99", "no run 99"),
     ("load_from=lost.model", "'lost.model'", "no such file"),
 ]
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from commands import EXPERIMENT, Command, Place, setting
+from stores import end_server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs requirements-dev.txt")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 BOARD = "store/board.py"
+INSTALL_SECONDS = 900.0
 PORT = 19_000
 ADDRESS = f"http://127.0.0.1:{PORT}/sacred"
 TABLE_ROW = ".fixedDataTableRowLayout_rowWrapper"
@@ -26,22 +28,20 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """A machine with two runs in its store and the board on it."""
     with Place(store=True) as place:
-        kept = Path.home() / ".cache" / "distributed-evolution-tests" / "board"
-        if kept.exists():  # an installation takes a minute
-            place.runs.mkdir()
-            (place.runs / "board").symlink_to(kept)
+        place.runs.mkdir()
+        # An installation takes a minute or two: one serves all test runs.
+        (place.runs / "board").symlink_to(request.config.cache.mkdir("board"))
+        assert place.start(BOARD, "--install").end(INSTALL_SECONDS) == 0
         for _ in range(2):
             place.run(EXPERIMENT, "with", "sphere", *RUN)
         board = place.start(BOARD, f"--port={PORT}")
         board.says("all runs at")
         yield place
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(place.runs / "board", kept)
         check_end(board)
+        end_server(place.runs / "store.sqlite")
 
 
 def check_end(board: Command) -> None:
