@@ -22,7 +22,7 @@ import bson
 import pymongo
 from common import Row, machine, parser, show, take_turns, write_json
 
-from store.embedded import embedded_url
+from store.embedded.start import embedded_url
 from store.server import stop
 
 SERIES = 24

@@ -136,8 +136,8 @@ def _describe(ex: Experiment, script: dict[str, Any]) -> None:
     """Name the script and the sources of the whole suite; Sacred saw those of this file."""
     ex.doc = script["__doc__"]
     ex.mainfile, _, _ = gather_sources_and_dependencies(script, False, str(ROOT))
-    for path in sorted(ROOT.glob("*/*.py")):
-        if (path.parent / "__init__.py").exists():
+    for mark in sorted(ROOT.glob("*/__init__.py")):
+        for path in sorted(mark.parent.rglob("*.py")):
             ex.add_source_file(str(path))
     for package in LATER:
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -47,7 +47,7 @@ def store_url() -> str:
     """
     if url := os.environ.get(MONGO_VARIABLE):
         return url
-    from store.embedded import EmbeddedError, embedded_url
+    from store.embedded.start import EmbeddedError, embedded_url
 
     try:
         return embedded_url(store_file())

@@ -51,7 +51,8 @@ class SpoolingObserver(MongoObserver):
             spools: the folder in which the run's spool is made.
             resume: the id of a run that goes on.
         """
-        self.priority, self.run_entry = DEFAULT_MONGO_PRIORITY, None
+        self.priority = DEFAULT_MONGO_PRIORITY
+        self.run_entry: Any = {}  # of a run that has not begun
         self._find, self._spools, self._resume = find, spools, resume
         self._kept: dict[str, Any] = {}
         self._spool: Spool | None = None
@@ -68,19 +69,28 @@ class SpoolingObserver(MongoObserver):
         if self.overwrite is not None:
             names = ("start_time", "info", "artifacts", "captured_out", "result")
             self._kept = {name: self.overwrite[name] for name in names if name in self.overwrite}
+            self._spool = self._take_spool(database.name, self.overwrite)
             self.overwrite = {"_id": self.overwrite["_id"]}  # leave the user's tags and notes alone
         run_id = super().started_event(*args, **kwargs)
-        assert self.run_entry is not None
-        self._spool = Spool(spool_folder(self._spools, database.name, self.run_entry))
-        if not self._spool.take():
-            raise SpoolError(f"run {run_id} is being written to by another process")
+        self._spool = self._spool or self._take_spool(database.name, self.run_entry)
         self._spool.put_run(self.run_entry)
         self._thread.start()
         return run_id
 
+    def _take_spool(self, database: str, entry: Mapping[str, Any]) -> Spool:
+        folder = spool_folder(self._spools, database, entry)
+        if self.is_resumed and not folder.exists():
+            raise SpoolError(
+                f"run {entry['_id']} has left nothing in {self._spools}: resume it on the machine"
+                " and with the EVO_RUNS where it began"
+            )
+        spool = Spool(folder)
+        if not spool.take():
+            raise SpoolError(f"run {entry['_id']} is being written to by another process")
+        return spool
+
     def insert(self) -> None:
         """See Sacred; a run that goes on keeps what it had."""
-        assert self.run_entry is not None
         self.run_entry.update(self._kept)
         super().insert()
 
@@ -111,7 +121,6 @@ class SpoolingObserver(MongoObserver):
         self, info: dict[str, Any], captured_out: str, beat_time: datetime, result: Any
     ) -> None:
         """See Sacred."""
-        assert self.run_entry is not None
         self.run_entry["info"] = flatten(info)
         self.run_entry["captured_out"] = _shortened(
             self._kept.get("captured_out", "") + captured_out
@@ -130,7 +139,8 @@ class SpoolingObserver(MongoObserver):
 
     def final_save(self, attempts: int) -> None:
         """Send what is left; wait a while for a store that is away, then tell where it lies."""
-        assert self._spool is not None
+        if self._spool is None:  # the run has not even begun
+            return
         self._save_full_series()
         self.save()
         self._ended.set()

@@ -15,10 +15,19 @@ from pathlib import Path
 
 import click
 
-from store.database import Database
-from store.documents import Documents, StoreFileError
-from store.note import HOST, NOBODY, Note, beside, read_note, running_server, try_lock, write_note
-from store.service import Service
+from store.embedded.database import Database
+from store.embedded.documents import Documents, StoreFileError
+from store.embedded.note import (
+    HOST,
+    NOBODY,
+    Note,
+    beside,
+    read_note,
+    running_server,
+    try_lock,
+    write_note,
+)
+from store.embedded.service import Service
 from utils.program import set_up_program
 
 log = logging.getLogger(__name__)

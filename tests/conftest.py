@@ -19,7 +19,7 @@ from evolution.evaluation import Part
 from evolution.noise import NoiseTable
 from evolution.population import Dense, Mirrored, Population, Repeated
 from evolution.worker import serve
-from store.embedded import embedded_url
+from store.embedded.start import embedded_url
 
 FORK = multiprocessing.get_context("fork")
 WAIT_SECONDS = 30.0

@@ -11,8 +11,8 @@ import pymongo
 from commands import wait_until
 from pymongo.database import Database
 
-from store.embedded import embedded_url
-from store.note import running_server, try_lock
+from store.embedded.note import running_server, try_lock
+from store.embedded.start import embedded_url
 
 TestDatabase = Database[dict[str, Any]]
 

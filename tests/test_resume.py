@@ -17,7 +17,7 @@ import pytest
 from commands import EXPERIMENT, Command, Place, setting, wait_until
 from stores import connect, end_server
 
-from store.embedded import embedded_url
+from store.embedded.start import embedded_url
 from store.resume import ResumeError, run_to_resume
 
 SHORT = {"eval_episodes": 2, "final_episodes": 3, "evaluator": "local", "seed": 3}
@@ -125,6 +125,12 @@ def test_a082_an_interrupted_run_goes_on(runs: Runs) -> None:
     assert int(shown[1]) > int(checkpoint.stem)
     again.send(signal.SIGINT)
     again.end()
+    runs.place.env["EVO_RUNS"] = str(runs.place.folder / "elsewhere")
+    runs.place.env["MONGO_URL"] = embedded_url(runs.file)
+    elsewhere = runs.resume(run["_id"])
+    assert elsewhere.end() == 1
+    assert "resume it on the machine and with the EVO_RUNS where it began" in elsewhere.err
+    assert runs.db.runs.find_one({})["status"] == "INTERRUPTED"
 
 
 @pytest.mark.slow

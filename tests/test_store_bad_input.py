@@ -12,9 +12,9 @@ import pytest
 from pymongo.errors import OperationFailure
 from stores import TestDatabase, connect
 
-from store.commands import WIRE_VERSION
-from store.login import Credentials, Login
-from store.mongo_errors import MongoError
+from store.embedded.commands import WIRE_VERSION
+from store.embedded.login import Credentials, Login
+from store.embedded.mongo_errors import MongoError
 
 HEADER = struct.Struct("<iiii")
 OP_QUERY, OP_MSG = 2004, 2013

@@ -9,9 +9,9 @@ from typing import Any
 import bson
 import pytest
 
-from store.documents import FIELDS, MAX_PARTS, Documents
-from store.expressions import matches
-from store.queries import Finder, plan
+from store.embedded.documents import FIELDS, MAX_PARTS, Documents
+from store.embedded.expressions import matches
+from store.embedded.queries import Finder, plan
 
 VALUES: list[Any] = [
     *(1, 1.0, 2, -3.5, bson.Int64(2), 2**53 + 1, "", "a", "b", b"a", datetime(2024, 1, 1)),

@@ -14,8 +14,8 @@ from commands import ROOT, wait_until
 from pymongo.errors import PyMongoError
 from stores import connect, served
 
-from store.embedded import embedded_url
-from store.note import running_server
+from store.embedded.note import running_server
+from store.embedded.start import embedded_url
 
 WRITERS = 3
 KILLS = 20

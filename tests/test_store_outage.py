@@ -11,9 +11,9 @@ import pytest
 from commands import EXPERIMENT, ROOT, Command, Place, setting, wait_until
 from stores import connect, end_server
 
-from store.embedded import embedded_url
+from store.embedded.note import read_note, running_server
+from store.embedded.start import embedded_url
 from store.experiment import LEFT_BEHIND
-from store.note import read_note, running_server
 
 CONFIG = {"eval_episodes": 2, "final_episodes": 3, "evaluator": "local", "seed": 3}
 REPLAY = "store/replay.py"

@@ -11,9 +11,9 @@ from pymongo import DESCENDING
 from pymongo.errors import CursorNotFound, OperationFailure
 from stores import TestDatabase
 
-from store.bson_keys import key_of
-from store.cursors import Cursors
-from store.mongo_errors import MongoError
+from store.embedded.bson_keys import key_of
+from store.embedded.cursors import Cursors
+from store.embedded.mongo_errors import MongoError
 
 IDS = [bson.ObjectId(f"{i:024x}") for i in range(3)]
 DOCUMENTS: list[dict[str, Any]] = [

@@ -18,10 +18,13 @@ from pymongo.errors import PyMongoError
 from stores import connect, end_server, is_free, served
 
 from store import location
-from store.embedded import EmbeddedError, embedded_url
-from store.note import beside, read_note, running_server, write_note
+from store.embedded.note import beside, read_note, running_server, write_note
+from store.embedded.start import EmbeddedError, embedded_url
 
-ASK = "import sys, pathlib, store.embedded as e; print(e.embedded_url(pathlib.Path(sys.argv[1])))"
+ASK = (
+    "import sys, pathlib, store.embedded.start as start;"
+    "print(start.embedded_url(pathlib.Path(sys.argv[1])))"
+)
 
 
 @pytest.fixture

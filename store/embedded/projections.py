@@ -5,7 +5,7 @@ from typing import Any
 
 import mongomock
 
-from store.mongo_errors import MongoError
+from store.embedded.mongo_errors import MongoError
 
 
 class Projector:

@@ -4,10 +4,10 @@ from typing import Any
 
 from mongomock.filtering import filter_applies
 
-from store.bson_keys import key_of
-from store.database import Database, Reply, Request
-from store.documents import duplicate_key
-from store.mongo_errors import MongoError
+from store.embedded.bson_keys import key_of
+from store.embedded.database import Database, Reply, Request
+from store.embedded.documents import duplicate_key
+from store.embedded.mongo_errors import MongoError
 
 ID_INDEX = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
 

@@ -12,7 +12,7 @@ from mongomock import OperationFailure
 from mongomock.aggregate import _Parser
 from mongomock.filtering import BsonComparable, filter_applies
 
-from store.mongo_errors import MongoError
+from store.embedded.mongo_errors import MongoError
 
 MISSING = object()
 Document = dict[str, Any]

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from socket import socket
 
-from store.commands import run
-from store.database import Database, Reply, Request
-from store.login import Credentials, Login
-from store.mongo_errors import MongoError
-from store.mongo_wire import Message, WireError, encode_reply, read_message
+from store.embedded.commands import run
+from store.embedded.database import Database, Reply, Request
+from store.embedded.login import Credentials, Login
+from store.embedded.mongo_errors import MongoError
+from store.embedded.mongo_wire import Message, WireError, encode_reply, read_message
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.5

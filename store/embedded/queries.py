@@ -10,9 +10,9 @@ from typing import Any
 import bson
 from mongomock.filtering import resolve_sort_key
 
-from store.bson_keys import key_of
-from store.documents import FIELDS, LOOK, Documents
-from store.expressions import matches
+from store.embedded.bson_keys import key_of
+from store.embedded.documents import FIELDS, LOOK, Documents
+from store.embedded.expressions import matches
 
 MOST_KEYS = 10_000  # in one $in; SQLite has a limit
 LOOK_SQL = f"x'{LOOK.hex()}'"

@@ -7,12 +7,12 @@ from typing import Any
 
 import bson
 
-from store import admin_commands, read_commands, write_commands
-from store.database import Database, Reply, Request
-from store.documents import MAX_DOCUMENT
-from store.login import MECHANISM, USER, Login
-from store.mongo_errors import MongoError
-from store.mongo_wire import MAX_MESSAGE
+from store.embedded import admin_commands, read_commands, write_commands
+from store.embedded.database import Database, Reply, Request
+from store.embedded.documents import MAX_DOCUMENT
+from store.embedded.login import MECHANISM, USER, Login
+from store.embedded.mongo_errors import MongoError
+from store.embedded.mongo_wire import MAX_MESSAGE
 
 VERSION = (5, 0, 0, 0)  # of MongoDB: what clients may expect of the commands
 WIRE_VERSION = 13  # that of MongoDB 5.0

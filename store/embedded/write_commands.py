@@ -5,11 +5,11 @@ from typing import Any
 
 import bson
 
-from store.database import Database, Reply, Request
-from store.documents import duplicate_key
-from store.expressions import refusals
-from store.mongo_errors import MongoError
-from store.updates import is_replacement, pushed_values
+from store.embedded.database import Database, Reply, Request
+from store.embedded.documents import duplicate_key
+from store.embedded.expressions import refusals
+from store.embedded.mongo_errors import MongoError
+from store.embedded.updates import is_replacement, pushed_values
 
 MAX_STATEMENTS = 100_000
 

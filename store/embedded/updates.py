@@ -6,8 +6,8 @@ from typing import Any
 import bson
 import mongomock
 
-from store.expressions import refusals
-from store.mongo_errors import MongoError
+from store.embedded.expressions import refusals
+from store.embedded.mongo_errors import MongoError
 
 OPERATORS = {
     *("$set", "$unset", "$inc", "$max", "$min", "$pop", "$rename", "$setOnInsert"),

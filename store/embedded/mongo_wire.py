@@ -12,7 +12,7 @@ from typing import Any
 
 import bson
 
-from store.documents import CODEC
+from store.embedded.documents import CODEC
 
 HEADER = struct.Struct("<iiii")  # length, request id, answers to, kind
 OP_REPLY, OP_QUERY, OP_MSG = 1, 2004, 2013

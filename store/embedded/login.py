@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from store.mongo_errors import MongoError
+from store.embedded.mongo_errors import MongoError
 
 MECHANISM = "SCRAM-SHA-256"
 USER = "evo"

@@ -14,8 +14,8 @@ from typing import Any
 import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
 
-from store.bson_keys import key_of
-from store.mongo_errors import MongoError
+from store.embedded.bson_keys import key_of
+from store.embedded.mongo_errors import MongoError
 
 APPLICATION_ID = 0x45564F53  # "EVOS"
 VERSION = 1

@@ -13,8 +13,8 @@ from typing import Any
 
 import bson
 
-from store.login import MECHANISM, USER
-from store.mongo_wire import HEADER, OP_MSG
+from store.embedded.login import MECHANISM, USER
+from store.embedded.mongo_wire import HEADER, OP_MSG
 
 HOST = "127.0.0.1"
 ANSWER_SECONDS = 5.0

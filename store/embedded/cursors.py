@@ -9,8 +9,8 @@ from typing import Any
 
 import bson
 
-from store.documents import MAX_DOCUMENT
-from store.mongo_errors import MongoError
+from store.embedded.documents import MAX_DOCUMENT
+from store.embedded.mongo_errors import MongoError
 
 FIRST_BATCH = 101  # documents, as MongoDB
 IDLE_SECONDS = 600.0

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import IO
 
-from store.note import Note, running_server
+from store.embedded.note import Note, running_server
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
 IDLE_SECONDS = 60.0
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from mongomock.aggregate import process_pipeline
 
-from store.bson_keys import key_of
-from store.expressions import (
+from store.embedded.bson_keys import key_of
+from store.embedded.expressions import (
     MISSING,
     Document,
     evaluate,
@@ -19,7 +19,7 @@ from store.expressions import (
     smallest,
     total,
 )
-from store.mongo_errors import MongoError
+from store.embedded.mongo_errors import MongoError
 
 PLAIN = {"$sort", "$skip", "$limit", "$unwind", "$sample", "$bucket"}
 Stage = Mapping[str, Any]

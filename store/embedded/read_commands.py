@@ -6,9 +6,9 @@ from typing import Any
 from mongomock.filtering import iter_key_candidates
 from sentinels import NOTHING
 
-from store.database import Database, Reply, Request
-from store.expressions import refusals
-from store.mongo_errors import MongoError
+from store.embedded.database import Database, Reply, Request
+from store.embedded.expressions import refusals
+from store.embedded.mongo_errors import MongoError
 
 
 def find(database: Database, request: Request) -> Reply:

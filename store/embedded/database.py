@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from store.aggregation import Pipeline
-from store.cursors import Cursors
-from store.documents import Documents
-from store.mongo_errors import MongoError
-from store.projections import Projector
-from store.queries import Finder
-from store.updates import Updater
+from store.embedded.aggregation import Pipeline
+from store.embedded.cursors import Cursors
+from store.embedded.documents import Documents
+from store.embedded.mongo_errors import MongoError
+from store.embedded.projections import Projector
+from store.embedded.queries import Finder
+from store.embedded.updates import Updater
 
 Reply = dict[str, Any]
 
