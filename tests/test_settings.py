@@ -26,6 +26,7 @@ CONFIG: dict[str, Any] = {
     "local": True,
     "num_workers": 3,
     "min_task_runtime": 0.05,
+    "checkpoint_every": 30.0,
     "noise_size": 1000,
     "noise_seed": 123,
     "sigma": 0.1,  # an algorithm's own: not looked at
@@ -96,6 +97,7 @@ def test_whole_numbers_have_a_least_value(name: str) -> None:
     ("name", "right", "wrong"),
     [
         ("min_task_runtime", (0, 0.5), (-0.1, "0.1", None, False, float("nan"))),
+        ("checkpoint_every", (0, 0.5), (-0.1, "0.1", None, False, float("nan"))),
         ("stop_fitness", (None, -300, 0.5), ("200", True, float("nan"))),
     ],
 )
