@@ -17,9 +17,8 @@ from urllib.error import URLError
 
 import click
 from pymongo.database import Database
-from sacred.utils import SacredError
 
-from store.location import find_store, runs_folder, store_url
+from store.location import StoreError, find_store, runs_folder, store_url
 from utils.program import set_up_program
 
 log = logging.getLogger("board")
@@ -50,7 +49,7 @@ def cli(port: int, only_install: bool) -> None:
     try:
         url = store_url()
         show_columns(find_store())
-    except SacredError as error:
+    except StoreError as error:
         raise BoardError(str(error)) from error
     with Board(node, folder, url, port) as board:
         board.wait_until_up()

@@ -6,9 +6,8 @@ import sys
 import click
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
-from sacred.utils import SacredError
 
-from store.location import find_store, runs_folder
+from store.location import StoreError, find_store, runs_folder
 from store.shipper import Shipper
 from store.spool import Spool, spools
 from utils.program import set_up_program
@@ -28,7 +27,7 @@ def cli(only_list: bool) -> None:
         return
     try:
         store = find_store()
-    except SacredError as error:
+    except StoreError as error:
         raise click.ClickException(str(error)) from error
     if not all([replay(spool, store) for spool in found]):
         sys.exit(1)

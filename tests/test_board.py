@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs requiremen
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 BOARD = "store/board.py"
 INSTALL_SECONDS = 900.0
-PORT = 19_000
+
+
+def free_port() -> int:
+    """A port that nobody uses just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+PORT = free_port()
 ADDRESS = f"http://127.0.0.1:{PORT}/sacred"
 TABLE_ROW = ".fixedDataTableRowLayout_rowWrapper"
 RUN = setting(num_generations=6, eval_episodes=3, final_episodes=4, num_workers=1, seed=1)
@@ -150,6 +159,7 @@ def test_a_port_in_use_is_told(place: Place) -> None:
     other = place.start(BOARD, f"--port={PORT}")
     assert other.end() == 1
     assert f"port {PORT}: Address already in use; choose another by --port" in other.err
+    assert "Warning" not in other.err
 
 
 def test_without_node_the_board_says_what_it_needs(place: Place) -> None:

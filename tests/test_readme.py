@@ -2,10 +2,12 @@
 
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
-from commands import HEAD, ROOT, WORKER, Place
+from commands import EXPERIMENT, HEAD, ROOT, WORKER, Place
+from stores import end_server
 
 from es.experiment import ex
 
@@ -32,7 +34,7 @@ def test_a008_readme_commands_work() -> None:
         left.difference_update(found)
         return found
 
-    with Place() as place:
+    with Place(store=True) as place:
         for command in take("print_"):
             place.run(*command.split())
         (stop,) = take("run-server --stop")
@@ -40,11 +42,20 @@ def test_a008_readme_commands_work() -> None:
         place.start(*server.split()).says("server ready")
         for command in take("start-workers"):
             place.start(*command.split())
-        for command in take("experiment.py with"):
-            assert "final fitness" in place.run(*command.split(), *TINY)
+        for command in take("experiment.py with"):  # the first of them becomes run 1
+            assert "final fitness" in place.run(*command.replace("=12", "=1").split(), *TINY)
+        (resume,) = take("experiment.py resume")
+        killed = place.start(EXPERIMENT, "with", "sphere", "num_generations=60")
+        killed.says("generation 1/")
+        killed.send(signal.SIGKILL)
+        killed.end()
+        run_id = re.search(r'run with ID "(\d+)"', killed.err)
+        assert run_id
+        assert "final fitness" in place.run(*resume.replace("=12", f"={run_id[1]}").split())
         assert "workers alive" in place.run(*take("status")[0].split())
         assert "deleted" in place.run(*take("flush")[0].split())
         place.start(*stop.split()).says("server ready")
+        end_server(place.runs / "store.sqlite")
     assert not left, "commands that this test does not know how to run"
 
 
