@@ -84,7 +84,10 @@ def install(folder: Path) -> Path:
     if marker.exists() and marker.read_text() == lock:
         return folder
     click.echo("installing Omniboard: 530 MB, a minute or two, only this time …")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BoardError(f"no folder {folder}: {error.strerror}") from error
     for name in ("package.json", "package-lock.json"):
         shutil.copyfile(RECIPE / name, folder / name)
     command = ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error", "--ignore-scripts"]

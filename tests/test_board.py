@@ -123,7 +123,7 @@ def test_a006_a_run_shows_all_it_has(visit: Visit) -> None:
     visit.tab("Captured Out", "theta sha256")
     visit.tab("Config", "pop_size")
     visit.tab("Artifacts", "Policy_ep_6.model")
-    visit.tab("Source Files", "es/openai_es.py")
+    visit.tab("Source Files", "source://cluster/wire.py")  # more as one scrolls
     visit.tab("Host Info", "hostname")
     visit.tab("Run Info", "versions")
 
