@@ -261,8 +261,9 @@ def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) 
 
 
 @ex.main
-def run(_run: "Run", _config: Mapping[str, Any]) -> float:
+def run(_run: "Run", _config: Mapping[str, Any], network_kwargs: Mapping[str, Any]) -> float:
     """Evolve a policy; the result is the mean return of the last one on fresh episodes."""
+    del network_kwargs  # named above because Sacred adds keys only to what somebody asks for
     end_on_sigterm()
     expected = ServerError, RedisError, AnotherHeadError, WorkerFailure, EpisodeError
     with in_one_line(RunError, *expected):

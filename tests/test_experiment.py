@@ -51,6 +51,14 @@ METRICS = {
     *("num unique workers", "worker used times", "time_to_eval", "time_to_obtain", "steps/s"),
 }
 BEST = "Policy_best.model"
+WIDE = """
+import torch
+
+class Wide(torch.nn.Sequential):
+    def __init__(self, observation_space, action_space, width):
+        inputs, outputs = observation_space.shape[0], int(action_space.n)
+        super().__init__(torch.nn.Linear(inputs, width), torch.nn.Linear(width, outputs))
+"""
 # What differs between two runs with the same seed: time, and who worked.
 TIMES = {
     *("total time elapsed", "time per gen", "time_to_eval", "time_to_obtain", "steps/s"),
@@ -94,6 +102,17 @@ def test_a002_a060_named_config_finishes_with_its_parameters(name: str) -> None:
     assert run.status == "COMPLETED"
     assert np.isfinite(run.result)
     assert problem_of(run.config).make_policy().num_params == NAMED[name]
+
+
+def test_a_module_of_ones_own_gets_its_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wide.py").write_text(WIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {"network": "wide:Wide", "network_kwargs": {"width": 7}, "evaluator": "local"}
+    run = run_here("cartpole", **TINY | own)
+    assert run.config["network_kwargs"] == {"width": 7}
+    assert problem_of(run.config).make_policy().num_params == 4 * 7 + 7 + 7 * 2 + 2
 
 
 def test_run_prints_its_result(finished: tuple[Path, str]) -> None:

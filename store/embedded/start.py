@@ -60,6 +60,8 @@ def _start(file: Path, idle_seconds: float, deadline: float) -> Note | None:
             start_new_session=True,  # Ctrl-C is for who started it
         )
         threading.Thread(target=process.wait, daemon=True).start()  # leave no zombie
+        import pymongo  # noqa: F401  # takes as long as the server: whoever asks needs it next
+
         while time.monotonic() < deadline:
             ended = process.poll() is not None
             if note := running_server(file):
