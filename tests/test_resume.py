@@ -92,6 +92,7 @@ def check_equal(runs: Runs, one: int, other: int) -> None:
     assert names >= {each["name"] for each in first["artifacts"]}
 
 
+@pytest.mark.slow
 def test_a106_a_killed_run_goes_on_to_the_same_end(runs: Runs) -> None:
     config = {"num_generations": 300, "checkpoint_every": 0.1}
     reference = runs.start(**config)
@@ -110,6 +111,7 @@ def test_a106_a_killed_run_goes_on_to_the_same_end(runs: Runs) -> None:
     assert list(runs.place.runs.glob("spool/*")) == []
 
 
+@pytest.mark.slow
 def test_a082_an_interrupted_run_goes_on(runs: Runs) -> None:
     head = runs.start(num_generations=100_000, checkpoint_every=1000.0)
     head.says("generation 1/")

@@ -15,6 +15,7 @@ from store.embedded.note import read_note, running_server
 from store.embedded.start import embedded_url
 from store.experiment import LEFT_BEHIND
 
+pytestmark = pytest.mark.slow  # each waits until somebody notices
 CONFIG = {"eval_episodes": 2, "final_episodes": 3, "evaluator": "local", "seed": 3}
 REPLAY = "store/replay.py"
 
@@ -88,7 +89,6 @@ def test_a105_the_embedded_store_is_started_again_by_the_run(scene: Scene) -> No
     scene.check(1500)
 
 
-@pytest.mark.slow
 def test_a105_what_a_lost_store_missed_is_replayed(scene: Scene) -> None:
     head = scene.start(600)
     head.says("generation 1/")

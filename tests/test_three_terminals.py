@@ -24,6 +24,7 @@ from cluster.clients import Keys, head_status, workers_alive
 from cluster.redis_server import connect
 from cluster.wire import unpack
 
+pytestmark = pytest.mark.slow  # whole programs, which take seconds to start
 SPHERE = {"num_generations": 4, "noise_size": 100_000, "seed": 5}
 HANGING = """
 import os, pathlib, signal
@@ -192,7 +193,6 @@ def test_a072_flush_deletes_our_keys_alone(site: Site) -> None:
     assert not any(worker["doing"] for worker in workers_alive(foreign[0], Keys()))
 
 
-@pytest.mark.slow
 def test_a073_killed_worker_is_replaced(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It dies with tickets in its hand; they are given out again, and nothing is lost."""
     config = {**SPHERE, "env_name": "hanging:Hanging-v0", "pop_size": 8, "eval_episodes": 2}
