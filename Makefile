@@ -26,6 +26,7 @@ bench: install  ## the short form of every benchmark; see benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/rollouts.py --quick
 	$(BIN)/python benchmarks/gradient.py --quick
 	$(BIN)/python benchmarks/store_speed.py --quick
+	$(BIN)/python benchmarks/recording.py --quick
 	$(BIN)/python benchmarks/workers.py --quick
 	$(BIN)/python benchmarks/lander.py --quick
 
