@@ -65,11 +65,14 @@ class SpoolingObserver(MongoObserver):
     def started_event(self, *args: Any, **kwargs: Any) -> Any:
         """See Sacred; here errors do reach it, for a run without a store had better not start."""
         database = self._find()  # not before: a config that is refused starts nothing
+        if self.is_resumed:  # first of all: nothing is changed of a run that cannot go on
+            entry = database.runs.find_one({"_id": self._resume})
+            assert entry is not None, "store.resume has looked"
+            names = ("start_time", "info", "artifacts", "captured_out", "result")
+            self._kept = {name: entry[name] for name in names if name in entry}
+            self._spool = self._take_spool(database.name, entry)
         self.initialize(database.runs, GridFS(database), self._resume, database.metrics)
         if self.overwrite is not None:
-            names = ("start_time", "info", "artifacts", "captured_out", "result")
-            self._kept = {name: self.overwrite[name] for name in names if name in self.overwrite}
-            self._spool = self._take_spool(database.name, self.overwrite)
             self.overwrite = {"_id": self.overwrite["_id"]}  # leave the user's tags and notes alone
         run_id = super().started_event(*args, **kwargs)
         self._spool = self._spool or self._take_spool(database.name, self.run_entry)
@@ -86,7 +89,7 @@ class SpoolingObserver(MongoObserver):
             )
         spool = Spool(folder)
         if not spool.take():
-            raise SpoolError(f"run {entry['_id']} is being written to by another process")
+            raise SpoolError(f"run {entry['_id']} is at work, in another process of this machine")
         return spool
 
     def insert(self) -> None:

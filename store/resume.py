@@ -1,6 +1,5 @@
 """The command of every experiment by which a run goes on where it stopped."""
 
-import os
 import socket
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -60,27 +59,12 @@ def _known(database: Database) -> str:
 
 
 def _check_gone(entry: Mapping[str, Any]) -> None:
-    """Refuse a run that another process is at work on."""
-    if entry["status"] != "RUNNING":
+    """Refuse a run that another machine is at work on; on this one, the spool's lock tells."""
+    head, beat = entry["info"].get("head", {}), entry["heartbeat"]
+    if entry["status"] != "RUNNING" or head.get("host") == socket.gethostname():
         return
-    head = entry["info"].get("head", {})
-    beat = entry["heartbeat"]
-    if head.get("host") == socket.gethostname():
-        alive = _is_alive(int(head["pid"]))
-    else:
-        alive = beat is not None and datetime.utcnow() - beat < HEARTBEAT_PATIENCE
-    if alive:
+    if beat is not None and datetime.utcnow() - beat < HEARTBEAT_PATIENCE:
         raise ResumeError(
             f"run {entry['_id']} is at work: process {head.get('pid')} on {head.get('host')}."
             " End that first; if it was killed, wait a minute"
         )
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return pid != os.getpid()
