@@ -1,6 +1,5 @@
 """Brings what a spool holds into the store, in any number of attempts, each thing once."""
 
-import logging
 from datetime import timedelta
 from typing import Any
 
@@ -10,8 +9,6 @@ import numpy as np
 from pymongo.database import Database
 
 from store.spool import EPOCH, REWRITE, Artifact, Spool
-
-log = logging.getLogger(__name__)
 
 # A MongoDB document holds 16 MiB, which a metric fills at about 400,000 points, and Omniboard draws
 # all of them: of longer series every second, fourth, … point is shown, and all are in an artifact.

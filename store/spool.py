@@ -130,8 +130,9 @@ class Spool:
             for name in self._metrics:
                 points = self.points(name)
                 kept = points[points["step"] < step]
-                if len(kept) < len(points):
-                    _replace(self._file_of(name), kept.tobytes())
+                file = self._file_of(name)
+                if file.exists() and file.stat().st_size > kept.nbytes:  # or half a point more
+                    _replace(file, kept.tobytes())
                     self._shipped_metrics[name] = REWRITE
             self._write_shipped()
 

@@ -242,3 +242,28 @@ def test_a106_what_came_after_the_checkpoint_is_logged_again(spool: Spool, datab
     Shipper(again, database).ship()
     assert stored(database, "loss")["steps"] == list(range(8))
     assert stored(database, "rare")["steps"] == [0, 5]
+
+
+def test_a_metric_of_which_a_killed_process_wrote_the_name_alone(
+    spool: Spool, database: Any
+) -> None:
+    log(spool, "loss", range(1))
+    (file,) = (spool.folder / "metrics").iterdir()
+    file.unlink()
+    again = Spool(spool.folder)
+    again.truncate(0)
+    log(again, "loss", range(2))
+    Shipper(again, database).ship()
+    assert stored(database, "loss")["steps"] == [0, 1]
+
+
+def test_half_a_point_of_a_killed_process_does_no_harm(spool: Spool, database: Any) -> None:
+    log(spool, "loss", range(4))
+    (file,) = (spool.folder / "metrics").iterdir()
+    with file.open("ab") as opened:
+        opened.write(b"half a po")
+    again = Spool(spool.folder)
+    again.truncate(4)
+    log(again, "loss", range(4, 6))
+    Shipper(again, database).ship()
+    assert stored(database, "loss")["steps"] == list(range(6))
