@@ -6,12 +6,11 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from sacred import SETTINGS, Experiment
-from sacred.dependencies import PackageDependency, gather_sources_and_dependencies
+from sacred.dependencies import get_main_file
 from sacred.utils import ConfigAddedError, SacredError, apply_backspaces_and_linefeeds
 
 from store.location import find_store, runs_folder
@@ -23,7 +22,6 @@ LEFT_BEHIND = 74  # the exit code, EX_IOERR, of a run of which the store does no
 ROOT = Path(__file__).resolve().parent.parent
 CHOSEN_BY_HAND = ("--file_storage", "--mongo_db", "--unobserved", "--sql", "--tiny_db", "--s3")
 ONLY_FINAL_BEAT = 1e6  # seconds between Sacred's heartbeats: `store.keeper` has its own
-LATER = ("envpool", "mujoco", "torch")  # imported when a run has begun, and only if it needs them
 
 
 class ConfigError(SacredError):
@@ -102,7 +100,8 @@ def new_experiment(name: str, script: dict[str, Any], interactive: bool = False)
     SETTINGS.CAPTURE_MODE = "sys"  # "fd" loses the last lines when children write too
     SETTINGS.CONFIG.READ_ONLY_CONFIG = True
     SETTINGS.DEFAULT_BEAT_INTERVAL = ONLY_FINAL_BEAT
-    SETTINGS.DISCOVER_DEPENDENCIES = "sys"  # all that is imported
+    SETTINGS.DISCOVER_SOURCES = "none"  # `_describe` names them
+    SETTINGS.DISCOVER_DEPENDENCIES = "pkg"  # all that is installed
     ex = OurExperiment(name, base_dir=str(ROOT), save_git_info=False, interactive=interactive)
     _describe(ex, script)
     ex.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignment]
@@ -133,15 +132,12 @@ def _observe_by_default(ex: OurExperiment) -> None:
 
 
 def _describe(ex: Experiment, script: dict[str, Any]) -> None:
-    """Name the script and the sources of the whole suite; Sacred saw those of this file."""
+    """Name the script, where Sacred would name this file, and the sources of the whole suite."""
     ex.doc = script["__doc__"]
-    ex.mainfile, _, _ = gather_sources_and_dependencies(script, False, str(ROOT))
+    _, ex.mainfile = get_main_file(script, False)
     for mark in sorted(ROOT.glob("*/__init__.py")):
         for path in sorted(mark.parent.rglob("*.py")):
             ex.add_source_file(str(path))
-    for package in LATER:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            ex.dependencies.add(PackageDependency(package, metadata.version(package)))
 
 
 def _is_news(record: logging.LogRecord) -> bool:

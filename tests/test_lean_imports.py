@@ -1,4 +1,4 @@
-"""Workers start fast because our own networks never import torch."""
+"""Programs start fast because they import only what they need."""
 
 import subprocess
 import sys
@@ -17,5 +17,15 @@ for network in ("feedforward", "elman", "lstm"):
     made.reset(np.arange(2), np.arange(2))
     made.act(np.ones((2, 3), np.float32), np.arange(2))
 assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_experiment_is_loaded_without_what_it_may_not_need():
+    program = """
+import sys
+import es.experiment
+assert not {"torch", "pandas", "envpool", "matplotlib"} & set(sys.modules)
+import pandas  # and yet it can be had
 """
     subprocess.run([sys.executable, "-c", program], check=True)
