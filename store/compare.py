@@ -12,9 +12,9 @@ import pandas as pd
 from pymongo.database import Database
 
 from store.command_line import in_one_line
-from store.curves import ESTIMATES
-from store.differences import common_and_different
-from store.learning import (
+from store.comparison.curves import ESTIMATES
+from store.comparison.differences import common_and_different
+from store.comparison.learning import (
     AXES,
     Group,
     Learning,
@@ -158,7 +158,7 @@ def _write(learnings: Sequence[Learning], options: dict[str, Any]) -> None:
         if out.suffix.lower() == ".csv":
             pd.concat([learning.frame() for learning in learnings]).to_csv(out, index=False)
         else:
-            from store.figures import draw
+            from store.comparison.figures import draw
 
             names = ("metric", "axis", "threshold", "single")
             draw(learnings, out, **{name: options[name] for name in names})

@@ -11,9 +11,9 @@ from pymongo.database import Database
 from stored import SPHERE, Script, commands_of_readme, run_stored
 
 from store.compare import cli, parse_groups
-from store.curves import bootstrap_interval, iqm, smoothed
-from store.differences import common_and_different
-from store.learning import Group, costs_until, read_curve, time_measure
+from store.comparison.curves import bootstrap_interval, iqm, smoothed
+from store.comparison.differences import common_and_different
+from store.comparison.learning import Group, costs_until, read_curve, time_measure
 from store.reader import RunReader
 
 LENGTHS = (6, 7, 6, 9)  # generations of the four quick runs; the slow ones have 6

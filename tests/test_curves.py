@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from store.curves import (
+from store.comparison.curves import (
     bootstrap_interval,
     common_axis,
     first_reaching,

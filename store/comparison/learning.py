@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from store.curves import (
+from store.comparison.curves import (
     Estimate,
     bootstrap_interval,
     common_axis,

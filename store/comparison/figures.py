@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from store.learning import Learning
+from store.comparison.learning import Learning
 
 LABELS = {"generation": "generation", "steps": "environment steps", "seconds": "seconds"}
 

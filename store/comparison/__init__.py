@@ -1,0 +1,1 @@
+"""The parts of the comparison of runs: what they say, and how it is drawn."""
