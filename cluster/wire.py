@@ -1,8 +1,12 @@
 """Messages as bytes: a JSON header for scalars and shapes, then the arrays' raw memory.
 
-No pickle: whoever can reach the redis port must not be able to run code on our machines.
+No pickle: whoever can reach the redis port must not be able to run code on our machines. Every
+message carries a code over all of it: with the key of a run only who knows that run can have sent
+it; without a key it is a checksum.
 """
 
+import hashlib
+import hmac
 import json
 import math
 import struct
@@ -10,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 1 << 30  # a task of a 250-million-parameter policy
-_PREFIX = struct.Struct("<4sHI")  # magic, version, bytes of header
+_CODE_BYTES = 16
+_PREFIX = struct.Struct(f"<4sHI{_CODE_BYTES}s")  # magic, version, bytes of header, code
 _MAGIC = b"evo\0"
 _DTYPES = ("<f4", "<f8", "<i8", "<i4", "|b1")
 
@@ -21,9 +26,11 @@ class MessageError(ValueError):
     """Bytes that are not a message of ours."""
 
 
-def pack(message: dict[str, Any]) -> bytes:
+def pack(message: dict[str, Any], key: bytes = b"") -> bytes:
     """Encode a flat dict of JSON values and NumPy arrays.
 
+    Args:
+        key: of the run, up to 64 bytes.
     Raises:
         TypeError: a value that is neither.
     """
@@ -39,22 +46,31 @@ def pack(message: dict[str, Any]) -> bytes:
         else:
             header[name] = value
     head = json.dumps([header, arrays]).encode()
-    return b"".join([_PREFIX.pack(_MAGIC, VERSION, len(head)), head, *buffers])
+    code = _code(key, len(head), head, *buffers)
+    return b"".join([_PREFIX.pack(_MAGIC, VERSION, len(head), code), head, *buffers])
 
 
-def unpack(data: bytes) -> dict[str, Any]:
+def unpack(data: bytes, key: bytes = b"", limit: int = MAX_BYTES) -> dict[str, Any]:
     """Decode what ``pack`` wrote; arrays are read-only views of ``data``.
 
+    Args:
+        limit: bytes that such a message may have at most.
     Raises:
         MessageError: anything else, with the reason.
     """
-    if not _PREFIX.size <= len(data) <= MAX_BYTES:
+    if not _PREFIX.size <= len(data) <= limit:
         raise MessageError(f"{len(data)} bytes are too few or too many for a message")
-    magic, version, size = _PREFIX.unpack_from(data)
+    magic, version, size, code = _PREFIX.unpack_from(data)
     if magic != _MAGIC:
         raise MessageError("the bytes do not begin as a message of ours does")
     if version != VERSION:
-        raise MessageError(f"message version {version}, this program speaks {VERSION}")
+        older = "its sender" if version < VERSION else "this program"
+        raise MessageError(
+            f"message version {version}, this program speaks {VERSION}: {older} is the older one,"
+            " to be brought up to date"
+        )
+    if not hmac.compare_digest(code, _code(key, size, memoryview(data)[_PREFIX.size :])):
+        raise MessageError("the code does not fit: damaged, or of another run")
     at = _PREFIX.size + size
     message, arrays = _header(data[_PREFIX.size : at], size)
     for name, description in arrays.items():
@@ -68,6 +84,14 @@ def unpack(data: bytes) -> dict[str, Any]:
     if at != len(data):
         raise MessageError(f"{len(data) - at} bytes too many behind the last array")
     return message
+
+
+def _code(key: bytes, size: int, *parts: bytes | memoryview) -> bytes:
+    """Keyed BLAKE2 (RFC 7693) over the length of the header and what follows the prefix."""
+    code = hashlib.blake2b(size.to_bytes(4, "little"), key=key, digest_size=_CODE_BYTES)
+    for part in parts:
+        code.update(part)
+    return code.digest()
 
 
 def _header(data: bytes, size: int) -> tuple[dict[str, Any], dict[str, Any]]:

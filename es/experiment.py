@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from redis import RedisError
 
-from cluster.clients import AnotherHeadError, who
+from cluster.clients import AnotherHeadError
+from cluster.keys import who
 from cluster.redis_server import ServerError
 from es.config import checked_config
 from evolution.evaluation import Evaluator
 from evolution.loop import Final, History, assess, evolve
 from evolution.noise import NoiseTable
 from evolution.problem import problem_of
-from evolution.redis_evaluator import WorkerFailure
+from evolution.lookout import WorkerFailure
 from evolution.seeding import Seeding
 from evolution.settings import RunSettings
 from evolution.show import show_episode

@@ -10,8 +10,8 @@ from types import FrameType
 import click
 import redis
 
-from cluster.clients import Keys, head_status, workers_alive
-from cluster.clients import flush as delete_keys
+from cluster.keys import Keys, head_status, workers_alive
+from cluster.keys import flush as delete_keys
 from cluster.redis_server import (
     ServerError,
     announce,

@@ -18,7 +18,8 @@ import click
 import redis
 from threadpoolctl import threadpool_limits
 
-from cluster.clients import Keys, WorkerClient
+from cluster.clients import WorkerClient
+from cluster.keys import Keys
 from cluster.redis_server import ServerError, connect, find_url, without_password
 from evolution.worker import serve
 from utils.program import set_up_program

@@ -3,29 +3,35 @@
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import redis
 
-from cluster.clients import HeadClient, Keys, workers_alive
+from cluster.clients import AnotherHeadError, HeadClient
+from cluster.keys import Keys
+from cluster.tickets import cut
 from cluster.wire import MessageError
-from evolution.evaluation import Evaluations, Part, split
-from evolution.messages import FAILURE, REFUSAL, Rows, run_spec, task_fields
+from evolution.answers import Answer, Layout
+from evolution.evaluation import Evaluations, Part
+from evolution.gathering import Gathering
+from evolution.lookout import Lookout, WorkerFailure
+from evolution.messages import FAILURE, MAX_SECONDS, REFUSAL, RESULT, Failure, Rows
+from evolution.messages import run_spec, task_fields
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 
 log = logging.getLogger(__name__)
 
-TICK = 1.0  # seconds between looks around while no results come
-PATIENCE = 10.0  # seconds of silence at least, before lost tickets are posted again
+TICK = 0.25  # seconds that the head waits for results before it looks around
+AWAY_SECONDS = 0.25  # between attempts to reach a server that is away
 SHARES = 2  # a worker takes 1/(SHARES·workers) of what is left: large first, small at the end
+TICKETS_PER_WORKER = 64  # of a task, at most: what is left at its end is small
+ATTEMPTS = 3  # at a piece that fails, by several workers if there are
 BEAT_SECONDS = 1.5
-
-
-class WorkerFailure(RuntimeError):
-    """A worker could not evaluate a candidate; says what the worker said."""
+REMEMBERED = 100  # tasks whose late answers are known for what they are
 
 
 class RedisEvaluator:
@@ -57,116 +63,202 @@ class RedisEvaluator:
         Raises:
             AnotherHeadError: somebody else is the head here.
         """
-        self._server, self._watch, self._min_seconds = server, watch, min_seconds
-        self._keys = keys or Keys()
-        self._client = HeadClient(server, run_id, self._keys)
+        self._min_seconds, self._watch, self._run_id = min_seconds, watch, run_id
+        self._client = HeadClient(server, run_id, keys or Keys())
         self._client.lead()
         self._client.post_run(run_spec(problem, noise))
-        self._run_id, self._number = run_id, -1
-        self._workers: dict[str, int] = {}  # name: number
-        self._refusals: dict[str, str] = {}  # name: reason
-        self._expect_others = expect_others
-        self._active = 1
-        self._counts = _Counts()
-        self._slowest = self._rate = 0.0
+        self._lookout = Lookout(server, self._client, run_id, watch, expect_others)
+        self._tasks = deque[Gathering]()  # those on their way
+        self._ended = dict[int, Gathering]()  # the last ones
+        self._number, self._rate, self._longest = 0, 0.0, MAX_SECONDS
+        self._names: dict[str, int] = {}  # of workers: their numbers
+        self._counts, self._last_counts = _Counts(), _Counts()
+        self._away = False
+        self._displaced: AnotherHeadError | None = None
         self._closed = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="head heartbeat", daemon=True)
         self._beats.start()
 
+    # --- what an evaluator does
+
     def evaluate(self, parts: Sequence[Part]) -> list[Evaluations]:
+        """See ``Evaluator``."""
+        self.submit(parts)
+        return self.gather()
+
+    def submit(self, parts: Sequence[Part]) -> None:
+        """See ``Evaluator``."""
+        workers = max(1, self._lookout.workers)
+        layout = self._layout(parts)
+        pieces = len(layout.group_of)
+        size = max(1, pieces // (TICKETS_PER_WORKER * workers))
+        task = Gathering(self._number, parts, layout, size)
+        longest = max(self._min_seconds, self._longest / SHARES)
+        fields = task_fields(parts, SHARES * workers, self._min_seconds, longest)
+        self._client.add_task(task.number, fields)
+        self._tasks.append(task)
+        self._number += 1
+        try:
+            self._client.post(task.number, cut(self._run_id, task.number, range(pieces), size))
+        except redis.RedisError as error:
+            self._note_away(error)
+
+    def gather(self) -> list[Evaluations]:
         """See ``Evaluator``.
 
         Raises:
-            WorkerFailure: a worker reported an error of the environment or the policy.
+            WorkerFailure: an error of the environment or the policy, as workers reported it.
+            AnotherHeadError: this head was away for so long that another took its place.
         """
-        self._number += 1
-        started = time.monotonic()
-        self._counts = _Counts()
-        gathered = _Gathered(parts)
-        share = max(1, round(SHARES * self._active))
-        fields = task_fields(parts, share, self._min_seconds)
-        self._client.post_task(self._number, fields, len(gathered.group_of))
-        silence = _Silence()
-        for message in self._client.results(TICK):
-            if message is None:
-                self._look_around(gathered, silence)
-                continue
-            if self._accept(message, gathered):
-                silence = _Silence()
-            if not gathered.missing:
-                break
-        self._active = len(np.unique(gathered.worker))
-        self._counts.waited = gathered.waited
-        self._rate = float(gathered.steps.sum()) / (time.monotonic() - started)
-        return split(parts, gathered.fitness, gathered.steps, gathered.worker, gathered.seconds)
+        task = self._tasks[0]
+        while task.missing:
+            if self._displaced is not None:
+                raise self._displaced
+            try:
+                if self._away:
+                    self._come_back()
+                new = [self._accept(data) for data in self._client.results(TICK)]
+                if any(new):
+                    self._lookout.heard(task)
+                if task.missing:
+                    self._lookout.look(task)
+            except redis.RedisError as error:
+                self._note_away(error)
+        self._tasks.popleft()
+        self._end(task)
+        return task.end()
+
+    def discard(self) -> None:
+        """See ``Evaluator``."""
+        try:
+            self._client.forget_tickets()
+            while self._tasks:
+                self._client.end_task(self._tasks.popleft().number)
+        except redis.RedisError as error:
+            self._note_away(error)
 
     def metrics(self) -> dict[str, float]:
-        counts = self._counts
+        counts = self._last_counts
         return {
             "results skipped": float(counts.skipped),
             "frac. results skipped": counts.skipped / max(1, counts.skipped + counts.used),
             "messages rejected": float(counts.rejected),
             "time_to_obtain": counts.waited,
+            "workers alive": float(self._lookout.workers),
+            "machines alive": float(self._lookout.machines),
         }
 
-    def _accept(self, message: dict[str, Any] | MessageError, gathered: "_Gathered") -> bool:
-        """Take in one answer; true if it brought something new."""
+    def answers(self) -> list[Answer]:
+        return self._last_counts.answers
+
+    # --- tasks
+
+    def _layout(self, parts: Sequence[Part]) -> Layout:
+        """How this task is numbered; mostly as the one before."""
+        shapes = tuple(part.shape for part in parts)
+        known = [*self._ended.values(), *self._tasks]
+        same = known and known[-1].layout.shapes == shapes
+        return known[-1].layout if same else Layout(shapes)
+
+    def _end(self, task: Gathering) -> None:
+        self._lookout.ended(task)
+        self._longest = task.elapsed
+        self._rate = task.total_steps / task.elapsed
+        self._counts.waited = float(np.mean(task.waits)) if task.waits else 0.0
+        self._last_counts, self._counts = self._counts, _Counts()
+        self._ended[task.number] = task
+        self._ended.pop(task.number - REMEMBERED, None)
         try:
-            if isinstance(message, MessageError):
-                raise message
-            kind, worker = message.get("kind"), str(message.get("worker"))
+            self._client.end_task(task.number)
+        except redis.RedisError as error:
+            self._note_away(error)
+
+    # --- answers
+
+    def _accept(self, data: bytes) -> bool:
+        """Take in one answer; true if it brought something new to the oldest task."""
+        try:
+            message = self._client.read(data)
+            kind, worker = message.get("kind"), message.get("worker")
+            if message.get("run") != self._run_id or not isinstance(worker, str):
+                raise MessageError("an answer of nobody, or to another run")
             if kind == REFUSAL:
-                self._refusals[worker] = str(message.get("reason"))
-                log.warning("worker %s refuses this run: %s", worker, self._refusals[worker])
+                self._lookout.refusals[worker] = str(message.get("reason"))
+                log.warning("worker %s refuses this run: %s", worker, message.get("reason"))
                 return False
-            if message.get("run") != self._run_id or message.get("task") != self._number:
-                fitness = message.get("fitness")
-                self._counts.skipped += fitness.size if isinstance(fitness, np.ndarray) else 0
-                return False
+            task = self._task(message.get("task"))
             if kind == FAILURE:
-                raise WorkerFailure(f"worker {worker}: {message.get('reason')}")
-            rows = Rows.from_fields(message, gathered.group_of)
+                self._retry(task, worker, Failure.from_fields(message, task.layout.group_of))
+                return False
+            if kind != RESULT:
+                raise MessageError(f"an answer of kind {kind!r:.50}")
+            rows = Rows.from_fields(message, task.layout.group_of)
         except MessageError as error:
             self._counts.rejected += 1
             log.warning("dropped a message: %s", error)
             return False
-        number = self._workers.setdefault(worker, len(self._workers) + 1)
-        new = gathered.fill(rows, number)
-        self._counts.used += new
-        self._counts.skipped += len(rows.fitness) - new
-        self._slowest = max(self._slowest, rows.seconds)
-        return new > 0
+        return self._count(task, worker, rows)
 
-    def _look_around(self, gathered: "_Gathered", silence: "_Silence") -> None:
-        """Nothing came for a tick: say why, and post again what seems lost."""
+    def _task(self, number: Any) -> Gathering:
+        if type(number) is int:
+            for task in self._tasks:
+                if task.number == number:
+                    return task
+            if number in self._ended:
+                return self._ended[number]
+        raise MessageError(f"an answer to task {number!r:.50}, which is not known")
+
+    def _count(self, task: Gathering, worker: str, rows: Rows) -> bool:
+        used = task.fill(rows, self._names.setdefault(worker, len(self._names) + 1))
+        new = int(np.count_nonzero(used))
+        age = (self._tasks[0].number if self._tasks else self._number) - task.number
+        self._counts.answers.append(task.note(rows, worker, used, age))
+        self._counts.used += new
+        self._counts.skipped += len(used) - new
+        return new > 0 and age == 0
+
+    def _retry(self, task: Gathering, worker: str, failure: Failure) -> None:
+        """Have others try; after several attempts it is the candidate's fault."""
+        for piece in failure.pieces.tolist():
+            task.attempts[piece] = task.attempts.get(piece, 0) + 1
+            if task.attempts[piece] >= ATTEMPTS:
+                raise WorkerFailure(f"worker {worker}: {failure.reason}")
+        log.warning("worker %s failed, asking again: %s", worker, failure.reason)
+        not_for = worker if self._lookout.workers > 1 else ""
+        missing = np.intersect1d(failure.pieces, task.missing_pieces()).tolist()
+        if missing:
+            self._client.copy(cut(self._run_id, task.number, missing, 1, not_for))
+
+    # --- the server
+
+    def _note_away(self, error: redis.RedisError) -> None:
+        """The server does not answer: say so once, and wait a little."""
+        if isinstance(error, redis.AuthenticationError):
+            raise error
+        if not self._away:
+            log.warning("the redis server does not answer: %s", str(error).partition("\n")[0])
+        self._away = True
         self._watch()
-        alive = {worker["name"] for worker in workers_alive(self._server, self._keys)}
-        able = alive - set(self._refusals)
-        if alive and not able and not self._expect_others:
-            reasons = sorted({self._refusals[name] for name in alive})
-            raise WorkerFailure(f"all workers refuse the run: {'; '.join(reasons)}")
-        if not able and silence.should_speak():
-            log.warning(
-                "waiting for %d s: no worker %s; start some with"
-                " 'python es/worker.py start-workers --num_workers=N'",
-                silence.seconds(),
-                "that can serve this run is here" if alive else "is here",
-            )
-        patience = max(PATIENCE, 5 * self._slowest)
-        if silence.seconds_since_post() < patience or self._client.tickets_left():
-            return
-        log.warning(
-            "silent for %.0f s: asking again for %d pieces", patience, len(gathered.missing)
-        )
-        self._client.repost(self._number, sorted(gathered.missing))
-        silence.posted()
+        time.sleep(AWAY_SECONDS)
+
+    def _come_back(self) -> None:
+        """The server may have lost everything: post again all that is missing."""
+        self._client.forget_tickets()
+        for task in reversed(self._tasks):
+            missing = task.missing_pieces()
+            self._client.repost(cut(self._run_id, task.number, missing, task.ticket_size))
+        log.warning("the redis server answers: asking again for what is missing")
+        self._away = False
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_SECONDS):
             try:
-                self._client.beat(max(self._number, 0), self._rate)
+                self._client.beat(self._number, self._rate)
+            except AnotherHeadError as error:
+                self._displaced = error
+                return
             except redis.RedisError as error:
-                log.warning("the redis server does not answer: %s", error)
+                log.debug("the redis server does not answer: %s", error)
 
     def __enter__(self) -> "RedisEvaluator":
         return self
@@ -174,73 +266,17 @@ class RedisEvaluator:
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         self._beats.join()
+        if self._displaced is not None:
+            return  # what is there is another's
         try:
             self._client.close()
         except redis.RedisError as error:
             log.warning("could not tidy up at the redis server: %s", error)
 
 
-class _Gathered:
-    """Rows of a task, filled in as they arrive."""
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        groups = [np.full(p.pieces, p.population.group, np.int64) for p in parts]
-        self.group_of = np.concatenate(groups)
-        self._first = np.cumsum(self.group_of) - self.group_of
-        rows = int(self.group_of.sum())
-        self.fitness, self.steps = np.empty(rows, np.float32), np.empty(rows, np.int64)
-        self.worker, self.seconds = np.empty(rows, np.int64), np.empty(rows, np.float32)
-        self.missing = set(range(len(self.group_of)))
-        self._waits: list[float] = []
-
-    @property
-    def waited(self) -> float:
-        """Mean seconds that workers waited for their tickets."""
-        return float(np.mean(self._waits)) if self._waits else 0.0
-
-    def fill(self, rows: Rows, worker: int) -> int:
-        """Write down what is new; returns how many candidates that were."""
-        new, at = 0, 0
-        share = rows.seconds / len(rows.fitness)
-        for piece in rows.pieces.tolist():
-            group = int(self.group_of[piece])
-            source, at = slice(at, at + group), at + group
-            if piece not in self.missing:
-                continue  # answered twice after it was posted again
-            self.missing.remove(piece)
-            target = slice(self._first[piece], self._first[piece] + group)
-            self.fitness[target] = rows.fitness[source]
-            self.steps[target] = rows.steps[source]
-            self.worker[target], self.seconds[target] = worker, share
-            new += group
-        if new:
-            self._waits.append(rows.waited)
-        return new
-
-
 class _Counts:
+    """What came while a task was gathered."""
+
     def __init__(self) -> None:
         self.used, self.skipped, self.rejected, self.waited = 0, 0, 0, 0.0
-
-
-class _Silence:
-    """How long nothing has come, and what was done about it."""
-
-    def __init__(self) -> None:
-        self._since = self._post = self._spoke = time.monotonic()
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._since
-
-    def seconds_since_post(self) -> float:
-        return time.monotonic() - self._post
-
-    def posted(self) -> None:
-        self._post = time.monotonic()
-
-    def should_speak(self) -> bool:
-        """True every few seconds."""
-        if time.monotonic() - self._spoke < 3:
-            return False
-        self._spoke = time.monotonic()
-        return True
+        self.answers: list[Answer] = []

@@ -1,14 +1,20 @@
 """A worker: evaluates pieces of whatever population is posted. It knows no algorithm."""
 
+import contextlib
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import redis
 
 from cluster.clients import WorkerClient
+from cluster.keys import BEAT_SECONDS
+from cluster.tickets import Ticket
 from cluster.wire import MessageError
 from evolution.evaluation import Part, PieceRunner
 from evolution.messages import FAILURE, REFUSAL, Rows, task_parts
@@ -17,8 +23,8 @@ from evolution.problem import Problem
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0
-BEAT_SECONDS = 1.5
+POLL_SECONDS = 0.5
+TASKS_HELD = 4  # of a run whose generations overlap, workers meet several tasks by turns
 
 
 def serve(client: WorkerClient, goes_on: Callable[[], bool]) -> None:
@@ -31,33 +37,81 @@ def serve(client: WorkerClient, goes_on: Callable[[], bool]) -> None:
     """
     session: _Run | None = None
     idle_since = time.perf_counter()
-    last_beat = -BEAT_SECONDS
-    try:
-        while goes_on():
-            if time.monotonic() - last_beat > BEAT_SECONDS:
-                client.beat(session.run_id if session else "")
-                last_beat = time.monotonic()
-            if session and session.refused and client.run_spec(session.run_id):
-                time.sleep(POLL_SECONDS)  # tickets of this run are for others
-                continue
-            ticket = client.take(POLL_SECONDS)
-            if ticket is None:
-                if session and client.run_spec(session.run_id) is None:  # over, or flushed
-                    session.close()
-                    session, last_beat = None, -BEAT_SECONDS
-                continue
-            run_id, number, piece = ticket
-            if session is None or session.run_id != run_id:
-                session = _change_run(session, client, run_id)
-                if session and session.refused:
-                    client.give_back(run_id, number, piece)
-            if session and session.run_id == run_id and session.fetch(number):
-                session.work(number, piece, idle_since)
-                idle_since = time.perf_counter()
-        client.leave()
-    finally:
-        if session:
-            session.close()
+    with _Voice(client) as voice:
+        try:
+            while goes_on():
+                voice.check()
+                if session and session.refused and client.run_spec(session.run_id):
+                    time.sleep(POLL_SECONDS)  # tickets of this run are for others
+                    continue
+                ticket = client.take(POLL_SECONDS)
+                if ticket is None:
+                    voice.rest()
+                    if session and client.run_spec(session.run_id) is None:  # over, or flushed
+                        session.close()
+                        session = None
+                        voice.say("")
+                    continue
+                if session is None or session.run_id != ticket.run:
+                    voice.say(ticket.run, [ticket])  # setting up may take seconds
+                    session = _change_run(session, client, ticket.run)
+                    if session and session.refused:
+                        client.give_back(ticket)
+                        voice.say(session.run_id, able=False)
+                if session and session.run_id == ticket.run and session.fetch(ticket.task):
+                    session.work(ticket, idle_since, voice)
+                    idle_since = time.perf_counter()
+        finally:
+            if session:
+                session.close()
+
+
+class _Voice:
+    """Says again and again that this worker lives and what it holds, whatever it is busy with."""
+
+    def __init__(self, client: WorkerClient) -> None:
+        self._client = client
+        self._doing, self._able = "", True
+        self._holds: Sequence[Ticket] = ()
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._error: redis.RedisError | None = None
+        self._thread = threading.Thread(target=self._repeat, name="worker heartbeat", daemon=True)
+
+    def say(self, doing: str, holds: Sequence[Ticket] = (), able: bool = True) -> None:
+        """From now on, and at once."""
+        with self._lock:
+            self._doing, self._holds, self._able = doing, holds, able
+            self._client.say(doing, holds, able)
+
+    def rest(self) -> None:
+        """Nothing is held any more; what was, is answered."""
+        if self._holds:
+            self.say(self._doing)
+
+    def check(self) -> None:
+        """Raise what stopped it."""
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> "_Voice":
+        self.say("")
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        with contextlib.suppress(redis.RedisError):
+            self._client.leave()
+
+    def _repeat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                with self._lock:
+                    self._client.say(self._doing, self._holds, self._able)
+            except redis.RedisError as error:
+                self._error = error
+                return
 
 
 def _change_run(old: "_Run | None", client: WorkerClient, run_id: str) -> "_Run | None":
@@ -71,15 +125,24 @@ def _change_run(old: "_Run | None", client: WorkerClient, run_id: str) -> "_Run 
     return _Run(client, run_id, spec)
 
 
+@dataclass(frozen=True)
+class _Task:
+    parts: list[Part]
+    share: int
+    min_seconds: float
+    max_seconds: float
+    pieces: int
+
+
 class _Run:
-    """What a worker holds for a run: problem, noise, the current task."""
+    """What a worker holds for a run: problem, noise, the last tasks."""
 
     def __init__(self, client: WorkerClient, run_id: str, spec: dict[str, Any]) -> None:
         self.run_id, self._client = run_id, client
-        self._number, self._parts, self._task = -1, list[Part](), dict[str, Any]()
+        self._tasks: dict[int, _Task] = {}
         self._noise: NoiseTable | None = None
         self._runner: PieceRunner | None = None
-        self._seconds_per_piece = 1.0
+        self._seconds_per_piece: float | None = None
         try:
             problem = Problem.from_json(spec["problem"])
             self._noise = NoiseTable(int(spec["noise_size"]), int(spec["noise_seed"]))
@@ -102,44 +165,62 @@ class _Run:
         return self._runner is None
 
     def fetch(self, number: int) -> bool:
-        """Hold task ``number``; false if the head has moved on, or this run is refused."""
+        """Hold task ``number``; false if it is over, or this run is refused."""
         if self._runner is None:
             return False
-        if number == self._number:
+        if number in self._tasks:
             return True
-        task = self._client.task(self.run_id, number)
-        if task is None:
+        message = self._client.task(self.run_id, number)
+        if message is None:
             return False
         try:
-            self._parts = task_parts(task)
+            parts = task_parts(message)
         except MessageError as error:
             self._refuse(str(error))
             return False
-        self._task, self._number = task, number
+        limits = int(message["share"]), float(message["min_seconds"]), float(message["max_seconds"])
+        self._tasks[number] = _Task(parts, *limits, sum(part.pieces for part in parts))
+        while len(self._tasks) > TASKS_HELD:
+            del self._tasks[min(self._tasks)]
         return True
 
-    def work(self, number: int, piece: int, idle_since: float) -> None:
+    def work(self, ticket: Ticket, idle_since: float, voice: _Voice) -> None:
         """Take a share of the task's tickets, evaluate, answer."""
-        assert self._runner is not None
-        at_least = round(float(self._task["min_seconds"]) / self._seconds_per_piece)
-        more = self._client.take_more(self.run_id, number, int(self._task["share"]), at_least)
+        tickets = [ticket, *self._more(ticket)]
+        task = self._tasks[ticket.task]
+        numbers = {piece for each in tickets for piece in each.pieces if piece < task.pieces}
+        pieces = sorted(numbers)
+        if not pieces:
+            return  # a ticket that was mangled
+        voice.say(self.run_id, tickets)
         started = time.perf_counter()
-        pieces = sorted({piece, *more})
-        answer = self._evaluate(pieces, started - idle_since)
+        answer = self._evaluate(task.parts, pieces, started - idle_since)
         self._seconds_per_piece = max((time.perf_counter() - started) / len(pieces), 1e-6)
-        self._client.push(self.run_id, {"task": number, **answer})
+        self._client.push(self.run_id, {"task": ticket.task, **answer})
 
-    def _evaluate(self, pieces: Sequence[int], waited: float) -> dict[str, Any]:
+    def _more(self, ticket: Ticket) -> list[Ticket]:
+        task = self._tasks[ticket.task]
+        if self._seconds_per_piece is None:  # the first time nobody knows how long it takes
+            at_least, at_most = ticket.count, task.pieces
+        else:
+            at_least = round(task.min_seconds / self._seconds_per_piece)
+            longest = max(task.max_seconds, task.min_seconds)
+            at_most = max(round(longest / self._seconds_per_piece), ticket.count)
+        return self._client.take_more(ticket, task.share, at_least, at_most)
+
+    def _evaluate(
+        self, parts: Sequence[Part], pieces: Sequence[int], waited: float
+    ) -> dict[str, Any]:
         assert self._runner is not None
-        started = time.perf_counter()
+        started, numbers = time.perf_counter(), np.array(pieces, np.int32)
         try:
-            fitness, steps = self._runner.evaluate(self._parts, pieces)
+            fitness, steps = self._runner.evaluate(parts, pieces)
         except Exception as error:  # whatever an environment or a user's policy may raise
             log.error("worker %s failed: %s", self._client.name, traceback.format_exc())
-            return {"kind": FAILURE, "reason": f"{type(error).__name__}: {error}"}
+            reason = f"{type(error).__name__}: {error}"
+            return {"kind": FAILURE, "pieces": numbers, "reason": reason}
         seconds = time.perf_counter() - started
-        rows = Rows(np.array(pieces, np.int64), fitness, steps, seconds, waited)
-        return rows.to_fields(self._number)
+        return Rows(numbers, fitness, steps.astype(np.int32), seconds, waited).to_fields()
 
     def close(self) -> None:
         if self._runner:

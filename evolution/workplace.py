@@ -10,7 +10,8 @@ from pathlib import Path
 
 import redis
 
-from cluster.clients import AnotherHeadError, Keys, head_status, is_gone
+from cluster.clients import AnotherHeadError
+from cluster.keys import Keys, head_status, is_gone
 from cluster.redis_server import URL_VARIABLE, ServerError, connect, find_url, start_server
 from evolution.evaluation import Evaluator, LocalEvaluator
 from evolution.noise import NoiseTable

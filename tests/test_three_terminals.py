@@ -20,7 +20,7 @@ from commands import (
     wait_until,
 )
 
-from cluster.clients import Keys, head_status, workers_alive
+from cluster.keys import Keys, head_status, workers_alive
 from cluster.redis_server import connect
 from cluster.wire import unpack
 

@@ -1,0 +1,203 @@
+"""A relay, one per machine: a worker to the head, and a head to the workers of its machine.
+
+From the head's server it pulls tickets, and the run and each task once; results it carries up many
+at a time. The machine's own server is its memory: a relay that dies is replaced by another, and the
+workers notice nothing. It knows neither populations nor policies: of a message it reads the header.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import Any
+
+import redis
+
+from cluster.clients import RESULTS_EXPIRE, RESULTS_PER_POP, WorkerClient
+from cluster.keys import BEAT_SECONDS, Keys, workers_alive
+from cluster.tickets import Ticket, encoded, parse_ticket
+from cluster.wire import MessageError, pack, unpack
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 0.5  # that a pop may block
+STOCK_SECONDS = 0.005  # between looks at a stock that is large enough
+GATHER_SECONDS = 0.005  # that a result waits for others to go with it
+RETRY_SECONDS = 0.5
+SHARES = 2  # see `evolution.redis_evaluator`
+
+
+class Relay:
+    """Between the head's server and the one of this machine."""
+
+    def __init__(self, above: redis.Redis, below: redis.Redis, name: str, keys: Keys) -> None:
+        """Relay for a group of workers.
+
+        Args:
+            above: the head's server.
+            below: this machine's.
+            name: of this machine.
+        """
+        self._above, self._below, self._keys = above, below, keys
+        self._client = WorkerClient(above, name, keys)
+        self._run_id = ""
+        self._spec: dict[str, Any] = {}
+        self._tasks: dict[int, int] = {}  # of this run, those that are below: number, share
+        self._able = 1  # workers of this machine
+        self._lock = threading.RLock()  # over what is said of run and tasks
+
+    def run(self, goes_on: Callable[[], bool]) -> None:
+        """Work until told to stop; whatever server is away is waited for.
+
+        Args:
+            goes_on: asked at least every second.
+        """
+        over = threading.Event()
+
+        def lasts() -> bool:
+            return not over.is_set() and goes_on()
+
+        with ThreadPoolExecutor(3, "relay") as pool:
+            pool.submit(_persist, self._adopt, lasts, once=True).result()
+            steps = self._carry_down, self._carry_up, self._look_after
+            tasks = [pool.submit(_persist, step, lasts) for step in steps]
+            wait(tasks, return_when=FIRST_COMPLETED)
+            over.set()
+            for task in tasks:
+                task.result()
+        with contextlib.suppress(redis.RedisError):
+            self._client.leave()
+
+    def _adopt(self) -> None:
+        """Go on where another relay of this machine was killed."""
+        data: Any = self._below.get(self._keys.run)
+        if data is None:
+            return
+        with contextlib.suppress(MessageError):
+            self._fetch_run(str(unpack(data).get("run")), clear=False)
+        for name in self._below.scan_iter(self._keys.task("*")):
+            _, _, number = name.decode().rpartition(":")
+            if not (number.isdigit() and self._fetch_task(int(number))):
+                self._below.delete(name)
+
+    # --- tickets, runs and tasks: down
+
+    def _carry_down(self) -> None:
+        """Keep about one ticket per worker in stock, beside those at work."""
+        stock: Any = self._below.llen(self._keys.tickets)
+        if stock >= self._able:
+            time.sleep(STOCK_SECONDS)
+            return
+        ticket = self._client.take(WAIT_SECONDS)
+        if ticket is None or not self._know(ticket):
+            return
+        share = max(self._tasks[ticket.task] // self._able, 1)
+        wanted = max(self._able - stock - 1, 0) * ticket.count
+        most = 1 << 20
+        tickets = [ticket, *self._client.take_more(ticket, share, wanted, most)]
+        self._below.rpush(self._keys.tickets, *encoded(tickets))
+
+    def _know(self, ticket: Ticket) -> bool:
+        """Have the ticket's run and task below; false if they are over."""
+        with self._lock:
+            if ticket.run != self._run_id and not self._fetch_run(ticket.run):
+                return False
+            return ticket.task in self._tasks or self._fetch_task(ticket.task)
+
+    def _fetch_run(self, run_id: str, clear: bool = True) -> bool:
+        spec = self._client.run_spec(run_id)
+        if spec is None:
+            return False
+        if clear:
+            self._clear()
+        self._below.set(self._keys.run, pack(spec))
+        self._run_id, self._spec = run_id, spec
+        log.info("relay %s serves run %s", self._client.name, run_id)
+        return True
+
+    def _fetch_task(self, number: int) -> bool:
+        task = self._client.task(self._run_id, number)
+        if task is None:
+            return False
+        share = task["share"]
+        below = pack({**task, "share": SHARES * self._able}, bytes.fromhex(self._spec["key"]))
+        self._below.set(self._keys.task(self._run_id, number), below)
+        self._tasks[number] = share
+        return True
+
+    def _clear(self) -> None:
+        """The run is over: take from the workers what they have of it."""
+        if self._run_id:
+            tasks = [self._keys.task(self._run_id, number) for number in self._tasks]
+            self._below.delete(self._keys.run, self._keys.tickets, *tasks)
+        self._run_id, self._spec, self._tasks = "", {}, {}
+
+    # --- results: up
+
+    def _carry_up(self) -> None:
+        run_id = self._run_id
+        if not run_id:
+            time.sleep(STOCK_SECONDS)
+            return
+        name = self._keys.results(run_id)
+        first: Any = self._below.blpop([name], timeout=WAIT_SECONDS)
+        if first is None:
+            return
+        time.sleep(GATHER_SECONDS)
+        more: Any = self._below.lpop(name, RESULTS_PER_POP - 1) or []
+        results = [first[1], *more]
+        try:
+            with self._above.pipeline(transaction=False) as pipe:
+                pipe.rpush(name, *results)
+                pipe.expire(name, RESULTS_EXPIRE)
+                pipe.execute()
+        except redis.RedisError:
+            self._below.lpush(name, *reversed(results))
+            raise
+
+    # --- life
+
+    def _look_after(self) -> None:
+        """Say above who is here and what they hold; drop what is over there."""
+        workers = workers_alive(self._below, self._keys)
+        self._able = max(sum(worker["workers"] for worker in workers), 1)
+        stock: Any = self._below.lrange(self._keys.tickets, 0, -1)
+        with self._lock:
+            if self._run_id and self._client.run_spec(self._run_id) is None:
+                self._clear()
+            over = [
+                number
+                for number in self._tasks
+                if not self._above.exists(self._keys.task(self._run_id, number))
+            ]
+            for number in over:
+                del self._tasks[number]
+                self._below.delete(self._keys.task(self._run_id, number))
+        held = [piece for worker in workers for piece in worker["holds"]]
+        tickets = [ticket for data in stock if (ticket := parse_ticket(data))]
+        held += [[t.task, t.first, t.count] for t in tickets if t.run == self._run_id]
+        able = sum(worker["workers"] for worker in workers)
+        idle = sum(worker["idle"] for worker in workers)
+        self._client.say_all(self._run_id, held, workers=able, idle=max(idle - len(stock), 0))
+        time.sleep(BEAT_SECONDS)
+
+
+def _persist(step: Callable[[], None], lasts: Callable[[], bool], once: bool = False) -> None:
+    """Repeat a step; if a server is away, say so once and go on when it is back."""
+    complained = False
+    while lasts():
+        try:
+            step()
+            if once:
+                return
+        except redis.AuthenticationError:
+            raise
+        except redis.RedisError as error:
+            if not complained:
+                log.warning("waiting: %s", str(error).partition("\n")[0])
+            complained = True
+            time.sleep(RETRY_SECONDS)
+        else:
+            complained = False

@@ -1,0 +1,72 @@
+"""A task on its way: its rows, filled in as they arrive."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from evolution.answers import Answer, Layout
+from evolution.evaluation import Evaluations, Part, split
+from evolution.messages import Rows
+
+
+class Gathering:
+    """What is known of a task whose pieces are being evaluated elsewhere."""
+
+    def __init__(
+        self, number: int, parts: Sequence[Part], layout: Layout, ticket_size: int
+    ) -> None:
+        self.number, self.layout, self.ticket_size = number, layout, ticket_size
+        self._parts, self._started = parts, time.monotonic()
+        rows, pieces = len(layout), len(layout.group_of)
+        self._fitness, self._steps = np.empty(rows, np.float32), np.empty(rows, np.int64)
+        self._worker, self._seconds = np.empty(rows, np.int64), np.empty(rows, np.float32)
+        self._answered = np.zeros(pieces, np.bool_)
+        self.missing = pieces  # how many
+        self.batches: list[float] = []  # seconds that workers took for what they had at a time
+        self.waits: list[float] = []  # seconds that they had waited for it
+        self.attempts: dict[int, int] = {}  # piece: how often evaluating it ended badly
+
+    def missing_pieces(self) -> np.ndarray:
+        """Their numbers, ascending."""
+        return np.flatnonzero(~self._answered)
+
+    def fill(self, rows: Rows, worker: int) -> np.ndarray:
+        """Write down what is new.
+
+        Returns:
+            bool[rows], False for what was answered before.
+        """
+        new = ~self._answered[rows.pieces]
+        used = np.repeat(new, self.layout.group_of[rows.pieces])
+        self._answered[rows.pieces] = True
+        self.missing -= int(np.count_nonzero(new))
+        target = self.layout.rows(rows.pieces)[used]
+        self._fitness[target], self._steps[target] = rows.fitness[used], rows.steps[used]
+        self._worker[target], self._seconds[target] = worker, rows.seconds / len(used)
+        if new.any():
+            self.waits.append(rows.waited)
+            self.batches.append(rows.seconds)
+        return used
+
+    def note(self, rows: Rows, name: str, used: np.ndarray, age: int) -> Answer:
+        """What came, for the list of all results."""
+        numbers = self.layout.rows(rows.pieces)
+        columns = (numbers, rows.fitness, rows.steps, used)
+        return Answer(name, age, time.monotonic(), rows.seconds, self.layout, *columns)
+
+    def end(self) -> list[Evaluations]:
+        """All of it, when nothing is missing; what was asked for is forgotten."""
+        columns = self._fitness, self._steps, self._worker, self._seconds
+        evaluations = split(self._parts, *columns)
+        self._parts = ()
+        return evaluations
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was posted."""
+        return time.monotonic() - self._started
+
+    @property
+    def total_steps(self) -> int:
+        return int(self._steps.sum())
