@@ -80,3 +80,10 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "film.gif").mkdir()
     with Film(tmp_path / "film.gif", 30) as film, pytest.raises(ValueError, match="written: Is a"):
         film.add(picture(0))
+
+
+def test_what_cannot_be_written_in_the_end_is_told() -> None:
+    """A codec holds pictures back, so a disk that is full may be noticed at the end alone."""
+    line = r"/proc/film\.mp4 cannot be written: "
+    with pytest.raises(ValueError, match=line), Film(Path("/proc/film.mp4"), 30) as film:
+        film.add(picture(0))

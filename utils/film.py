@@ -1,5 +1,6 @@
 """A film file, written picture by picture."""
 
+import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -48,13 +49,18 @@ class Film:
         even = np.pad(picture, [(0, size % 2) for size in picture.shape[:2]] + [(0, 0)], "edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         frame.pts, frame.time_base = self.pictures, 1 / self._rate
-        try:
+        with self._writing():
             if self._file is None:
                 self._open(frame.width, frame.height)
             self._write(frame)
+        self.pictures += 1
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise ValueError(f"{self._path} cannot be written: {error.strerror}") from error
-        self.pictures += 1
 
     def _open(self, width: int, height: int) -> None:
         import av
@@ -79,7 +85,7 @@ class Film:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            with self._file:
+            with self._writing(), self._file:
                 self._write(None)
 
 
