@@ -25,7 +25,10 @@ def _is(name: str) -> bool:
 
 
 def _x11_answers() -> bool:
-    """True if the server takes us for a client, which a mere connection does not tell."""
+    """True if the server takes us for a client, which a mere connection does not tell.
+
+    We stay one: a server whose last client leaves may begin anew, and be deaf for a moment.
+    """
     if not _is("DISPLAY"):
         return False
     try:
@@ -33,12 +36,7 @@ def _x11_answers() -> bool:
     except OSError:
         return False  # then nobody else in this process can open a window either
     x11.XOpenDisplay.argtypes, x11.XOpenDisplay.restype = [ctypes.c_char_p], ctypes.c_void_p
-    x11.XCloseDisplay.argtypes = [ctypes.c_void_p]
-    display = x11.XOpenDisplay(os.fsencode(os.environ["DISPLAY"]))
-    if display is None:
-        return False
-    x11.XCloseDisplay(display)
-    return True
+    return x11.XOpenDisplay(os.fsencode(os.environ["DISPLAY"])) is not None
 
 
 def _wayland_answers() -> bool:

@@ -36,6 +36,7 @@ class Film:
         self._file: Any = None
         self._stream: Any = None
         self._palettes: _Palettes | None = None
+        self._is_broken = False
         self.pictures = 0
 
     def add(self, picture: np.ndarray) -> None:
@@ -60,6 +61,7 @@ class Film:
         try:
             yield
         except OSError as error:
+            self._is_broken = True
             raise ValueError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def _open(self, width: int, height: int) -> None:
@@ -84,9 +86,14 @@ class Film:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            with self._writing(), self._file:
-                self._write(None)
+        if self._file is None:
+            return
+        if self._is_broken:  # PyAV crashes when it is to go on after an error
+            with contextlib.suppress(OSError):
+                self._file.close()
+            return
+        with self._writing(), self._file:
+            self._write(None)
 
 
 class _Palettes:
