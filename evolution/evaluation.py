@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from evolution.answers import HERE, Answer, Layout, PartShape
 from evolution.noise import NoiseTable, check_room
 from evolution.population import Population
 from evolution.problem import Problem
@@ -24,6 +25,7 @@ class Part:
 
     population: Population
     env_seeds: np.ndarray  # int64[pieces, episodes]
+    role: str = "candidate"  # what they are called in the list of results
 
     def __post_init__(self) -> None:
         if self.env_seeds.ndim != 2 or len(self.env_seeds) != self.pieces:
@@ -35,6 +37,11 @@ class Part:
     @property
     def pieces(self) -> int:
         return len(self.population) // self.population.group
+
+    @property
+    def shape(self) -> PartShape:
+        group, episodes = self.population.group, self.env_seeds.shape[1]
+        return PartShape(self.role, self.pieces, group, episodes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +77,9 @@ class Evaluator(Protocol):
 
     def metrics(self) -> dict[str, float]:
         """What the evaluator has to say of its last task; never influences the evolution."""
+
+    def answers(self) -> list[Answer]:
+        """All that came since the task before, in that order; what nobody needed as well."""
 
     def __enter__(self) -> "Evaluator": ...
 
@@ -139,18 +149,25 @@ class LocalEvaluator:
 
     def __init__(self, problem: Problem, noise: NoiseTable) -> None:
         self._runner = PieceRunner(problem, noise)
+        self._answers: list[Answer] = []
 
     def evaluate(self, parts: Sequence[Part]) -> list[Evaluations]:
         started = time.perf_counter()
-        total = sum(part.pieces for part in parts)
-        fitness, steps = self._runner.evaluate(parts, range(total))
-        share = (time.perf_counter() - started) / len(fitness)
-        worker = np.zeros(len(fitness), np.int64)
-        seconds = np.full(len(fitness), share, np.float32)
+        layout = Layout(tuple(part.shape for part in parts))
+        fitness, steps = self._runner.evaluate(parts, range(len(layout.group_of)))
+        spent, rows = time.perf_counter() - started, np.arange(len(layout))
+        used = np.ones(len(rows), np.bool_)
+        now = time.monotonic()
+        self._answers = [Answer(HERE, 0, now, spent, layout, rows, fitness, steps, used)]
+        worker = np.zeros(len(rows), np.int64)
+        seconds = np.full(len(rows), spent / len(rows), np.float32)
         return split(parts, fitness, steps, worker, seconds)
 
     def metrics(self) -> dict[str, float]:
         return {"results skipped": 0.0, "frac. results skipped": 0.0, "time_to_obtain": 0.0}
+
+    def answers(self) -> list[Answer]:
+        return self._answers
 
     def __enter__(self) -> "LocalEvaluator":
         return self

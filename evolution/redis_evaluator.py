@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +12,9 @@ import redis
 
 from cluster.clients import HeadClient, Keys, workers_alive
 from cluster.wire import MessageError
+from evolution.answers import Answer, Layout
 from evolution.evaluation import Evaluations, Part, split
-from evolution.messages import FAILURE, REFUSAL, Rows, run_spec, task_fields
+from evolution.messages import FAILURE, REFUSAL, RESULT, Rows, run_spec, task_fields
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 
@@ -22,6 +24,7 @@ TICK = 1.0  # seconds between looks around while no results come
 PATIENCE = 10.0  # seconds of silence at least, before lost tickets are posted again
 SHARES = 2  # a worker takes 1/(SHARES·workers) of what is left: large first, small at the end
 BEAT_SECONDS = 1.5
+REMEMBERED = 100  # tasks whose late answers are known for what they are
 
 
 class WorkerFailure(RuntimeError):
@@ -62,12 +65,15 @@ class RedisEvaluator:
         self._client = HeadClient(server, run_id, self._keys)
         self._client.lead()
         self._client.post_run(run_spec(problem, noise))
+        self._incoming = self._client.results(TICK)  # the next task gets what one has left
         self._run_id, self._number = run_id, -1
         self._workers: dict[str, int] = {}  # name: number
         self._refusals: dict[str, str] = {}  # name: reason
         self._expect_others = expect_others
         self._active = 1
         self._counts = _Counts()
+        self._answers = list[Answer]()
+        self._layouts = deque[Layout](maxlen=REMEMBERED)  # of the last tasks
         self._slowest = self._rate = 0.0
         self._closed = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="head heartbeat", daemon=True)
@@ -81,13 +87,13 @@ class RedisEvaluator:
         """
         self._number += 1
         started = time.monotonic()
-        self._counts = _Counts()
-        gathered = _Gathered(parts)
+        self._counts, self._answers = _Counts(), []
+        gathered = _Gathered(self._layout(parts))
         share = max(1, round(SHARES * self._active))
         fields = task_fields(parts, share, self._min_seconds)
-        self._client.post_task(self._number, fields, len(gathered.group_of))
+        self._client.post_task(self._number, fields, len(gathered.layout.group_of))
         silence = _Silence()
-        for message in self._client.results(TICK):
+        for message in self._incoming:
             if message is None:
                 self._look_around(gathered, silence)
                 continue
@@ -95,6 +101,7 @@ class RedisEvaluator:
                 silence = _Silence()
             if not gathered.missing:
                 break
+        assert not gathered.missing, "after an error of the server there are no more results"
         self._active = len(np.unique(gathered.worker))
         self._counts.waited = gathered.waited
         self._rate = float(gathered.steps.sum()) / (time.monotonic() - started)
@@ -109,6 +116,16 @@ class RedisEvaluator:
             "time_to_obtain": counts.waited,
         }
 
+    def answers(self) -> list[Answer]:
+        return self._answers
+
+    def _layout(self, parts: Sequence[Part]) -> Layout:
+        """Remember how this task is numbered; mostly as the one before."""
+        shapes = tuple(part.shape for part in parts)
+        same = self._layouts and self._layouts[-1].shapes == shapes
+        self._layouts.append(self._layouts[-1] if same else Layout(shapes))
+        return self._layouts[-1]
+
     def _accept(self, message: dict[str, Any] | MessageError, gathered: "_Gathered") -> bool:
         """Take in one answer; true if it brought something new."""
         try:
@@ -120,22 +137,40 @@ class RedisEvaluator:
                 log.warning("worker %s refuses this run: %s", worker, self._refusals[worker])
                 return False
             if message.get("run") != self._run_id or message.get("task") != self._number:
-                fitness = message.get("fitness")
-                self._counts.skipped += fitness.size if isinstance(fitness, np.ndarray) else 0
+                self._note_stranger(message, worker)
                 return False
             if kind == FAILURE:
                 raise WorkerFailure(f"worker {worker}: {message.get('reason')}")
-            rows = Rows.from_fields(message, gathered.group_of)
+            rows = Rows.from_fields(message, gathered.layout.group_of)
         except MessageError as error:
             self._counts.rejected += 1
             log.warning("dropped a message: %s", error)
             return False
         number = self._workers.setdefault(worker, len(self._workers) + 1)
-        new = gathered.fill(rows, number)
+        used = gathered.fill(rows, number)
+        new = int(used.sum())
+        self._note(rows, worker, 0, used)
         self._counts.used += new
         self._counts.skipped += len(rows.fitness) - new
         self._slowest = max(self._slowest, rows.seconds)
         return new > 0
+
+    def _note_stranger(self, message: dict[str, Any], worker: str) -> None:
+        """Count the rows of another run or task; those that are merely late are noted."""
+        task = message.get("task")
+        age = self._number - task if isinstance(task, int) else 0
+        ours = message.get("run") == self._run_id and message.get("kind") == RESULT
+        if ours and 0 < age < len(self._layouts):
+            rows = Rows.from_fields(message, self._layouts[-1 - age].group_of)
+            self._note(rows, worker, age, np.zeros(len(rows.fitness), np.bool_))
+        fitness = message.get("fitness")
+        self._counts.skipped += fitness.size if isinstance(fitness, np.ndarray) else 0
+
+    def _note(self, rows: Rows, worker: str, age: int, used: np.ndarray) -> None:
+        layout, now = self._layouts[-1 - age], time.monotonic()
+        numbers = layout.rows(rows.pieces)
+        answer = (rows.seconds, layout, numbers, rows.fitness, rows.steps, used)
+        self._answers.append(Answer(worker, age, now, *answer))
 
     def _look_around(self, gathered: "_Gathered", silence: "_Silence") -> None:
         """Nothing came for a tick: say why, and post again what seems lost."""
@@ -183,14 +218,11 @@ class RedisEvaluator:
 class _Gathered:
     """Rows of a task, filled in as they arrive."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        groups = [np.full(p.pieces, p.population.group, np.int64) for p in parts]
-        self.group_of = np.concatenate(groups)
-        self._first = np.cumsum(self.group_of) - self.group_of
-        rows = int(self.group_of.sum())
+    def __init__(self, layout: Layout) -> None:
+        self.layout, rows = layout, len(layout)
         self.fitness, self.steps = np.empty(rows, np.float32), np.empty(rows, np.int64)
         self.worker, self.seconds = np.empty(rows, np.int64), np.empty(rows, np.float32)
-        self.missing = set(range(len(self.group_of)))
+        self.missing = set(range(len(layout.group_of)))
         self._waits: list[float] = []
 
     @property
@@ -198,24 +230,18 @@ class _Gathered:
         """Mean seconds that workers waited for their tickets."""
         return float(np.mean(self._waits)) if self._waits else 0.0
 
-    def fill(self, rows: Rows, worker: int) -> int:
-        """Write down what is new; returns how many candidates that were."""
-        new, at = 0, 0
-        share = rows.seconds / len(rows.fitness)
-        for piece in rows.pieces.tolist():
-            group = int(self.group_of[piece])
-            source, at = slice(at, at + group), at + group
-            if piece not in self.missing:
-                continue  # answered twice after it was posted again
-            self.missing.remove(piece)
-            target = slice(self._first[piece], self._first[piece] + group)
-            self.fitness[target] = rows.fitness[source]
-            self.steps[target] = rows.steps[source]
-            self.worker[target], self.seconds[target] = worker, share
-            new += group
-        if new:
+    def fill(self, rows: Rows, worker: int) -> np.ndarray:
+        """Write down what is new; bool[rows], False for what was answered before."""
+        pieces = rows.pieces.tolist()
+        new = np.array([piece in self.missing for piece in pieces])
+        used = np.repeat(new, self.layout.group_of[rows.pieces])
+        self.missing.difference_update(pieces)
+        target = self.layout.rows(rows.pieces)[used]
+        self.fitness[target], self.steps[target] = rows.fitness[used], rows.steps[used]
+        self.worker[target], self.seconds[target] = worker, rows.seconds / len(used)
+        if new.any():
             self._waits.append(rows.waited)
-        return new
+        return used
 
 
 class _Counts:

@@ -1,0 +1,89 @@
+"""Who answered what, and when: all that came while a task was evaluated."""
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from store.results import Result
+
+HERE = "head"  # the name under which this process answers itself
+
+
+@dataclass(frozen=True)
+class PartShape:
+    """How much a part of a task asks for."""
+
+    role: str  # of its candidates: candidate, theta
+    pieces: int
+    group: int  # candidates in each piece
+    episodes: int  # played by each candidate
+
+
+class Layout:
+    """How the candidates of a task are numbered through: its *rows*.
+
+    Attributes:
+        shapes: of the parts, in their order.
+        group_of: int64[pieces], candidates in each piece.
+    """
+
+    def __init__(self, shapes: tuple[PartShape, ...]) -> None:
+        self.shapes = shapes
+        self.group_of = np.repeat([s.group for s in shapes], [s.pieces for s in shapes])
+        self._first = np.cumsum(self.group_of) - self.group_of
+        self._ends = np.cumsum([s.pieces * s.group for s in shapes]).tolist()
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def rows(self, pieces: np.ndarray) -> np.ndarray:
+        """The rows of some pieces, in the order of the pieces: int64[rows]."""
+        counts = self.group_of[pieces]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.repeat(self._first[pieces], counts) + within
+
+    def place(self, row: int) -> tuple[PartShape, int]:
+        """The part of a row, and the candidate's number in that part."""
+        part = bisect.bisect_right(self._ends, row)
+        return self.shapes[part], row - (self._ends[part - 1] if part else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one worker sent at a time."""
+
+    worker: str  # its name
+    age: int  # 0: to the task at hand; n: n tasks too late
+    arrived: float  # here, on time.monotonic()
+    seconds: float  # that the worker took for all of it
+    layout: Layout  # of the task that is answered
+    rows: np.ndarray  # int64[n]
+    fitness: np.ndarray  # float32[n]
+    steps: np.ndarray  # int64[n]
+    used: np.ndarray  # bool[n]; False: somebody was faster
+
+    def results(self, generation: int, began: float) -> Iterator[Result]:
+        """One for each row.
+
+        Args:
+            generation: of the task at hand; each generation is one task.
+            began: the beginning of the run, on time.monotonic().
+        """
+        share, finished = self.seconds / len(self.rows), self.arrived - began
+        columns = (self.rows, self.fitness, self.steps, self.used)
+        for row, fitness, steps, used in zip(*(c.tolist() for c in columns), strict=True):
+            shape, number = self.layout.place(row)
+            yield Result(
+                generation - self.age,
+                number,
+                shape.role,
+                fitness,
+                steps,
+                shape.episodes,
+                self.worker,
+                share,
+                finished,
+                used,
+            )
