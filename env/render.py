@@ -5,7 +5,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +14,40 @@ import numpy as np
 from pymongo.database import Database
 
 from evolution.loop import confidence_interval
-from evolution.problem import Problem, problem_of
-from evolution.replay import fresh_seeds, play_episodes
-from evolution.seeding import Seeding
+from evolution.replay import fresh_seeds, play_episodes, play_parts
 from evolution.settings import whole_number
-from evolution.show import PICTURES, WINDOW, Stage, draw_without_display, has_display
+from evolution.show import PICTURES, WINDOW, Stage, draw_without_display, no_window
 from evolution.simulator import EpisodeError
+from evolution.subject import Subject, subject_of_file, subject_of_run
 from store.command_line import in_one_line
-from store.reader import ReadError, RunReader, SavedPolicy
 from store.recorder import theta_sha256
 from utils.film import Film, check_film
 from utils.program import set_up_program
+from utils.progress import Progress
 
-CHECKPOINTS = 10  # running means shown of an evaluation
-
-
-@dataclass(frozen=True)
-class Logged:
-    """What the run itself found out about the policy."""
-
-    fitness: float  # the metric "current fitness" of its generation
-    seeds: np.ndarray  # int64[episodes], whose mean return it is
+LEAST_PARTS, MOST_EPISODES = 10, 256  # of an evaluation, after each of which it says how it goes
+TEXT, TORCH = ".json", (".pt", ".pth", ".model")
+EXPORT_HELP = "Write it: FILE.json holds all it takes to play it, FILE.pt the torch state_dict."
 
 
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A saved policy, and all it takes to play with it."""
+class Source(click.ParamType):
+    """The id of a run, or else the path of a file."""
 
-    run: RunReader
-    policy: SavedPolicy
-    problem: Problem  # on the engine that the run was evaluated on
-    theta: np.ndarray  # float32[dim]
-    logged: Logged | None
+    name = "run or file"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Path:
+        """See click."""
+        if str(value).isdigit():
+            return click.IntRange(min=1).convert(value, param, ctx)
+        if not (path := Path(value)).is_file():
+            self.fail(f"{value}: no such file, and no run id", param, ctx)
+        return path
 
 
 @click.command()
-@click.argument("run_id", type=click.IntRange(min=1))
+@click.argument("source", metavar="RUN_ID|FILE.json", type=Source())
 @click.option("--gen", type=click.IntRange(min=0), help="Generation; the newest without it.")
 @click.option("--best", is_flag=True, help="The policy with the best logged fitness so far.")
 @click.option("--num_episodes", type=click.IntRange(min=1), help="As in the run without it.")
@@ -58,7 +56,7 @@ class Subject:
 @click.option("--record", type=click.Path(path_type=Path), help="A film: FILE.mp4 or FILE.gif.")
 @click.option("--evaluate", type=click.IntRange(min=2), help="Play so many fresh episodes unseen.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Decides the episodes.")
-@click.option("--export", type=click.Path(path_type=Path), help="Write the torch state_dict.")
+@click.option("--export", type=click.Path(path_type=Path), help=EXPORT_HELP)
 @click.option(
     "--engine",
     type=click.Choice(["recorded", "gymnasium", "envpool"]),
@@ -66,15 +64,16 @@ class Subject:
     help="Plays what is not shown; by default the one that the run used.",
 )
 @click.pass_obj
-def cli(find_store: Callable[[], Database], run_id: int, **options: Any) -> None:
-    """Show how a policy of run RUN_ID plays, in a window or as a film; the run may still be going.
+def cli(find_store: Callable[[], Database], source: int | Path, **options: Any) -> None:
+    """Show how a policy plays, in a window or as a film: one of run RUN_ID, which may still be
+    going, or that of a file written by --export FILE.json, which needs no store.
 
     Without a display the film goes to RUN_ID-GENERATION.mp4. Then the run's own evaluation of
     this policy is played again, episode for episode. --evaluate and --export show nothing.
     """
     with in_one_line(EpisodeError):
-        _check(options)
-        subject = read_subject(find_store(), run_id, options)
+        _check(source, options)
+        subject = _subject(find_store, source, options)
         click.echo(_title(subject))
         if options["export"]:
             export(subject, options["export"])
@@ -87,71 +86,41 @@ def cli(find_store: Callable[[], Database], run_id: int, **options: Any) -> None
             play_again(subject)
 
 
-def _check(options: dict[str, Any]) -> None:
+def _check(source: int | Path, options: dict[str, Any]) -> None:
     """Refuse what cannot be, before anything is read."""
     if options["best"] and options["gen"] is not None:
         raise ValueError("--best or --gen: choose one")
+    if isinstance(source, Path) and (options["best"] or options["gen"] is not None):
+        raise ValueError(f"{source} holds one policy: --best and --gen are for runs")
     if options["record"]:
         check_film(options["record"])
-    if options["export"] and not options["export"].parent.is_dir():
-        raise ValueError(f"{options['export']}: there is no folder {options['export'].parent}")
+    if path := options["export"]:
+        if path.suffix not in (TEXT, *TORCH):
+            raise ValueError(f"{path}: policies are {', '.join((TEXT, *TORCH))} files")
+        if not path.parent.is_dir():
+            raise ValueError(f"{path}: there is no folder {path.parent}")
 
 
-# --- which policy, and what the run knows about it
-
-
-def read_subject(store: Database, run_id: int, options: dict[str, Any]) -> Subject:
-    """The policy that the options ask for.
-
-    Raises:
-        ReadError: there is no such run or policy.
-        ValueError: the run's environment or network cannot be made here.
-    """
-    run = RunReader(store, run_id)
-    policy = run.policy(options["gen"], options["best"])
-    try:
-        problem = _problem(run, options["engine"])
-        logged = _logged(run, policy)
-    except KeyError as error:
-        raise ReadError(f"run {run_id} has no config key {error}: no experiment of ours") from error
-    theta = problem.make_policy().theta_from_state_dict(policy.state_dict)
-    if policy.digest is not None and policy.digest != theta_sha256(theta):
-        # The run has stored another one since it wrote its notes.
-        logged, policy = None, replace(policy, generation=None)
+def _subject(
+    find_store: Callable[[], Database], source: int | Path, options: dict[str, Any]
+) -> Subject:
+    """The policy that the command line asks for."""
+    if isinstance(source, Path):
+        subject = subject_of_file(source, options["engine"])
+    else:
+        chosen = options["gen"], options["best"], options["engine"]
+        subject = subject_of_run(find_store(), source, *chosen)
     if options["max_ep_length"] is not None:
-        problem = replace(problem, max_steps=options["max_ep_length"])
-    return Subject(run, policy, problem, theta, logged)
-
-
-def _problem(run: RunReader, engine: str) -> Problem:
-    """What the run optimized, as this machine can play it."""
-    if engine == "recorded" and "engine" not in run.info:  # its first notes are still to come
-        return problem_of(run.config)
-    engine = run.info["engine"] if engine == "recorded" else engine
-    problem = problem_of({**run.config, "engine": "gymnasium"})  # which every machine has
-    problem = replace(problem, engine=engine)
-    return replace(problem, versions=problem.versions_here())
-
-
-def _logged(run: RunReader, policy: SavedPolicy) -> Logged | None:
-    """The evaluation of the policy's generation; None if there was none, or not yet."""
-    metrics, config = run.metrics(), run.config
-    current = metrics.get("current fitness")
-    if policy.generation is None or current is None or policy.generation not in current.steps:
-        return None
-    # The theta after the last generation has no population, and was judged on more episodes.
-    asked = policy.generation in metrics["mean fitness"].steps
-    episodes = config["eval_episodes" if asked else "final_episodes"]
-    seeds = Seeding(config["seed"]).evaluation(policy.generation, episodes)[:, 0]
-    return Logged(float(current.values[current.steps == policy.generation][0]), seeds)
+        problem = replace(subject.problem, max_steps=options["max_ep_length"])
+        subject = replace(subject, problem=problem)
+    return subject
 
 
 def _title(subject: Subject) -> str:
-    run, policy = subject.run, subject.policy
-    generation = "unknown" if policy.generation is None else policy.generation
+    generation = "unknown" if subject.generation is None else subject.generation
     return (
-        f"run {run.id} ({run.name}, {run.status}), {subject.problem.env}:"
-        f" {policy.name}, generation {generation} of {run.config.get('num_generations')}"
+        f"{subject.title}, {subject.problem.env}: {subject.name}, generation {generation} of"
+        f" {subject.config.get('num_generations')}"
     )
 
 
@@ -159,22 +128,29 @@ def _title(subject: Subject) -> str:
 
 
 def export(subject: Subject, path: Path) -> None:
-    """Write the state_dict, for ``load_from`` and for torch."""
-    import torch
+    """Write all of it as text, or the state_dict for ``load_from`` and for torch."""
+    if path.suffix == TEXT:
+        subject.write(path)
+    else:
+        import torch
 
-    try:
-        torch.save(subject.policy.state_dict, path)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be written: {error}") from error
+        try:
+            torch.save(subject.problem.make_policy().state_dict(subject.theta), path)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{path} cannot be written: {error}") from error
     click.echo(f"wrote {path}: theta sha256 {theta_sha256(subject.theta)}")
 
 
 def evaluate(subject: Subject, episodes: int, seed: int | None) -> None:
-    """Play fresh episodes in a batch and say how they went."""
+    """Play fresh episodes, saying how they go, and then how they went."""
     seed = secrets.randbelow(2**31) if seed is None else seed
-    returns, lengths = play_episodes(subject.problem, subject.theta, fresh_seeds(seed, episodes))
-    for end in np.unique(np.linspace(0, episodes, CHECKPOINTS + 1).astype(int)[1:]):
-        click.echo(f"mean of the first {end}: {_mean(returns[:end]):.2f}")
+    seeds = fresh_seeds(seed, episodes)
+    parts = np.array_split(seeds, min(episodes, max(LEAST_PARTS, episodes // MOST_EPISODES)))
+    returns, lengths = np.empty(0, np.float32), np.empty(0, np.int64)
+    with Progress(len(parts), "part") as progress:
+        for part, steps in play_parts(subject.problem, subject.theta, parts):
+            returns, lengths = np.append(returns, part), np.append(lengths, steps)
+            progress.advance({"episodes": str(len(returns)), "mean": f"{_mean(returns):.2f}"})
     click.echo(
         f"{episodes} episodes on {subject.problem.engine} (--seed {seed}): mean"
         f" {_mean(returns):.2f} ± {confidence_interval(returns):.2f} (95 % confidence),"
@@ -190,31 +166,25 @@ def show(subject: Subject, options: dict[str, Any]) -> None:
             " nothing and begins other episodes from equal seeds"
         )
     seeds = _shown_seeds(subject, options)
-    film = _film(subject.run.id, subject.policy, options["record"])
-    if film is None:
+    reason = no_window()
+    film = options["record"]
+    if film is None and reason is None:
         with Stage(subject.problem, subject.theta, WINDOW) as stage:
             _play(stage, seeds, lambda: time.sleep(options["sleep"]))
         return
+    if film is None:
+        generation = "best" if subject.generation is None else subject.generation
+        film = Path(f"{subject.label}-{generation}.mp4")
+    draw_without_display()
     with (
         Stage(subject.problem, subject.theta, PICTURES) as stage,
         Film(film, stage.pictures_per_second) as reel,
     ):
         if options["record"] is None:
-            click.echo(f"no display here: making the film {film}")
+            click.echo(f"{reason}: making the film {film}")
         _play(stage, seeds, lambda: reel.add(stage.picture()))
     rate = stage.pictures_per_second
     click.echo(f"wrote {film}: {reel.pictures} pictures, {rate:g} a second")
-
-
-def _film(run_id: int, policy: SavedPolicy, record: Path | None) -> Path | None:
-    """Where the film goes; None for a window."""
-    if record is None and has_display():
-        return None
-    draw_without_display()
-    if record is None:
-        generation = "best" if policy.generation is None else policy.generation
-        record = Path(f"{run_id}-{generation}.mp4")
-    return record
 
 
 def _play(stage: Stage, seeds: list[int], look: Callable[[], object]) -> None:
@@ -227,12 +197,12 @@ def _shown_seeds(subject: Subject, options: dict[str, Any]) -> list[int]:
     """The first of the logged evaluation's, then fresh ones; or those from --seed on."""
     episodes, seed = options["num_episodes"], options["seed"]
     if episodes is None:
-        episodes = subject.run.config["num_episodes"]
+        episodes = subject.config["num_episodes"]
         whole_number("num_episodes", episodes, 1)
     if seed is not None:
         return [(seed + number) % 2**31 for number in range(episodes)]
     logged = [] if subject.logged is None else subject.logged.seeds.tolist()
-    fresh = fresh_seeds(subject.run.config["seed"], max(episodes - len(logged), 0))
+    fresh = fresh_seeds(subject.config["seed"], max(episodes - len(logged), 0))
     return [*logged, *fresh.tolist()][:episodes]
 
 
@@ -254,7 +224,7 @@ def play_again(subject: Subject) -> None:
 
 
 def _why(subject: Subject) -> str:
-    info, problem = subject.run.info, subject.problem
+    info, problem = subject.info, subject.problem
     if info.get("engine", problem.engine) != problem.engine:
         return f"The run was evaluated on {info['engine']}"
     then, here = info.get("versions", {}), problem.versions

@@ -61,7 +61,7 @@ def _check_algorithm(config: Mapping[str, Any]) -> None:
 
 
 def _check_switches(config: Mapping[str, Any]) -> None:
-    for name in ("render", "force_cpu", "local"):
+    for name in ("render", "force_cpu", "local", "log_evaluations"):
         if not isinstance(config[name], bool):  # 'false' is a word, and would count as true
             raise ValueError(f"{name}={config[name]!r}: must be True or False")
 

@@ -2,17 +2,20 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from evolution.answers import HERE, Answer
 from evolution.evaluation import Evaluations, Evaluator, Part
 from evolution.population import Repeated
 from evolution.seeding import Seeding
 from evolution.strategy import Strategy
+from store.results import Result
 
+THETA = "theta"  # how its own evaluations are called in the list of results
 STOP_WINDOW = 10  # generations whose mean "current fitness" is compared with stop_fitness
 
 
@@ -29,11 +32,17 @@ class Generation:
     population: Evaluations
     current: Evaluations  # of theta, one episode a row, on seeds never used for training
     metrics: dict[str, float]
+    answers: Sequence[Answer]  # all that came meanwhile
+    began: float  # the run, on time.monotonic()
 
     @property
     def fitness(self) -> float:
         """The mean return of theta."""
         return self.metrics["current fitness"]
+
+    def results(self) -> Iterator[Result]:
+        """Each evaluation, in the order of their coming."""
+        return _results(self.answers, self.number, self.began)
 
     def shown(self) -> dict[str, str]:
         """What a user wants to see while waiting."""
@@ -51,6 +60,8 @@ class Final:
     number: int  # of updates that led to it
     theta: np.ndarray  # float32[dim]
     current: Evaluations  # one episode a row
+    answers: Sequence[Answer]  # all that came meanwhile
+    began: float  # the run, on time.monotonic()
 
     @property
     def fitness(self) -> float:
@@ -63,6 +74,10 @@ class Final:
             "current fitness": self.fitness,
             "current fitness ci": confidence_interval(self.current.fitness),
         }
+
+    def results(self) -> Iterator[Result]:
+        """Each evaluation, in the order of their coming."""
+        return _results(self.answers, self.number, self.began)
 
     def sentence(self) -> str:
         """The result with its uncertainty."""
@@ -81,12 +96,22 @@ class History:
         self.next_generation = 0
         self.steps, self.evaluations, self.best = 0, 0, -np.inf
         self.recent: deque[float] = deque(maxlen=STOP_WINDOW)  # "current fitness"
-        self._started = time.monotonic()
+        self.began = time.monotonic()  # or would have, had it been at work without a break
+        self._workers_seconds, self._head_began = 0.0, time.process_time()
 
     @property
     def elapsed(self) -> float:
         """Seconds that the run has been at work, in however many sittings."""
-        return time.monotonic() - self._started
+        return time.monotonic() - self.began
+
+    @property
+    def core_seconds(self) -> float:
+        """What workers took for evaluations, and this process's own CPU time, since it began."""
+        return self._workers_seconds + time.process_time() - self._head_began
+
+    def count_work(self, answers: Sequence[Answer]) -> None:
+        """Add what workers took; what this process evaluated itself is in its CPU time."""
+        self._workers_seconds += sum(a.seconds for a in answers if a.worker != HERE)
 
     def has_reached(self, goal: float | None) -> bool:
         """True if "current fitness", averaged over the last 10 generations, is at the goal."""
@@ -102,6 +127,7 @@ class History:
             "best": float(self.best),
             "recent": list(self.recent),
             "elapsed": self.elapsed,
+            "core_seconds": self.core_seconds,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -110,7 +136,8 @@ class History:
         self.steps, self.evaluations = state["steps"], state["evaluations"]
         self.best = state["best"]
         self.recent.extend(state["recent"])
-        self._started = time.monotonic() - state["elapsed"]
+        self.began = time.monotonic() - state["elapsed"]
+        self._workers_seconds, self._head_began = state["core_seconds"], time.process_time()
 
 
 def evolve(
@@ -143,9 +170,10 @@ def evolve(
         pieces = len(population) // population.group
         task = [
             Part(population, seeding.training(number, pieces, episodes)),
-            Part(Repeated(theta, eval_episodes), seeding.evaluation(number, eval_episodes)),
+            Part(Repeated(theta, eval_episodes), seeding.evaluation(number, eval_episodes), THETA),
         ]
         told, current = evaluator.evaluate(task)
+        history.count_work(answers := evaluator.answers())
         diagnostics = strategy.tell(population, told)
         steps, seconds = told.steps.sum() + current.steps.sum(), time.monotonic() - started
         metrics = {
@@ -156,18 +184,35 @@ def evolve(
             "steps/s": float(steps) / max(seconds, 1e-9),
             "time per gen": seconds,
             "total time elapsed": history.elapsed,
+            "total core-seconds": history.core_seconds,
         }
         history.recent.append(metrics["current fitness"])
         history.next_generation += 1
-        yield Generation(number, theta, told, current, metrics)
+        yield Generation(number, theta, told, current, metrics, answers, history.began)
 
 
 def assess(
-    theta: np.ndarray, evaluator: Evaluator, *, number: int, episodes: int, seeding: Seeding
+    theta: np.ndarray,
+    evaluator: Evaluator,
+    *,
+    number: int,
+    episodes: int,
+    seeding: Seeding,
+    history: History | None = None,
 ) -> Final:
-    """Play fresh episodes with the theta that ``number`` generations led to."""
-    part = Part(Repeated(theta, episodes), seeding.evaluation(number, episodes))
-    return Final(number, theta, evaluator.evaluate([part])[0])
+    """Play fresh episodes with the theta that ``number`` generations led to.
+
+    Args:
+        history: of the run, for the time of the results; None: this is all that there is.
+    """
+    history = history or History()
+    part = Part(Repeated(theta, episodes), seeding.evaluation(number, episodes), THETA)
+    (current,) = evaluator.evaluate([part])
+    return Final(number, theta, current, evaluator.answers(), history.began)
+
+
+def _results(answers: Sequence[Answer], number: int, began: float) -> Iterator[Result]:
+    return (result for answer in answers for result in answer.results(number, began))
 
 
 def confidence_interval(fitness: np.ndarray) -> float:

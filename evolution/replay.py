@@ -1,5 +1,7 @@
 """Playing with a policy what its run has played, or as many fresh episodes as one likes."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 from evolution.problem import Problem
@@ -22,14 +24,23 @@ def play_episodes(
         ProblemError: the versions of this process are not those of the problem.
         EpisodeError: a return is NaN or infinite.
     """
+    ((returns, lengths),) = play_parts(problem, theta, [seeds])
+    return returns, lengths
+
+
+def play_parts(
+    problem: Problem, theta: np.ndarray, parts: Iterable[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As ``play_episodes`` for each part of the seeds: the same episodes, told as they come."""
     engine, policy, decode = problem.build()
     try:
         simulator = Simulator(engine, policy, decode, problem.max_steps)
-        owners = np.zeros(len(seeds), np.int64)
-        returns, lengths = simulator.play(theta[None], owners, seeds)
+        for seeds in parts:
+            owners = np.zeros(len(seeds), np.int64)
+            returns, lengths = simulator.play(theta[None], owners, seeds)
+            yield returns.astype(np.float32), lengths
     finally:
         engine.close()
-    return returns.astype(np.float32), lengths
 
 
 def fresh_seeds(seed: int, episodes: int) -> np.ndarray:

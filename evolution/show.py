@@ -14,6 +14,7 @@ from env.errors import EnvError
 from env.gymnasium_engine import GymnasiumEngine
 from evolution.problem import Problem
 from policy.registry import make_policy
+from utils.display import missing_display
 
 WINDOW, PICTURES = "human", "rgb_array"  # Gymnasium's render modes
 PICTURES_PER_SECOND = 30.0  # where an environment does not say
@@ -89,8 +90,14 @@ class Stage:
 
 def has_display() -> bool:
     """True where a window can be opened."""
-    variables = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-    return sys.platform != "linux" or any(os.environ.get(name) for name in variables)
+    return no_window() is None
+
+
+def no_window() -> str | None:
+    """Why no window can be opened, in a few words; None if one can."""
+    if os.environ.get("SDL_VIDEODRIVER"):  # the user's own choice, such as a frame buffer
+        return None
+    return missing_display()
 
 
 def draw_without_display() -> None:
@@ -103,8 +110,10 @@ def draw_without_display() -> None:
 
 def _pictures_per_second(env_id: str, render_mode: str) -> float:
     plain = make(env_id)
-    about = plain.metadata
+    about, is_mujoco = plain.metadata, hasattr(plain.unwrapped, "mujoco_renderer")
     plain.close()
+    if is_mujoco and render_mode == WINDOW and (reason := missing_display()):
+        raise EnvError(f"{env_id} needs a display for its window: {reason}")  # GLFW would abort
     if not {render_mode, PICTURES} & set(about.get("render_modes", ())):
         raise EnvError(f"{env_id} draws nothing: it cannot be shown, only evaluated")
     return float(about.get("render_fps") or PICTURES_PER_SECOND)

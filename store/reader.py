@@ -251,6 +251,9 @@ def load_policy(source: str | int) -> "dict[str, torch.Tensor]":
         path = Path(str(source))
         if not path.is_file():
             raise ValueError(f"load_from={source!r}: no such file, and no run id")
+        if path.suffix == ".json":
+            way = f"python env/render.py {path} --export {path.with_suffix('.pt').name}"
+            raise ValueError(f"load_from={source!r}: a state_dict is needed; make one by '{way}'")
         return read_policy(path)
     if not has_store():
         raise ValueError(f"load_from={source}: no run {source}, for there is no store yet")

@@ -2,10 +2,14 @@
 
 import hashlib
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from store.observer import SpoolingObserver
+from store.results import RESULTS, Result, ResultsFile
 
 if TYPE_CHECKING:
     import torch
@@ -29,38 +33,48 @@ class Judged(Protocol):
     def fitness(self) -> float: ...
     @property
     def metrics(self) -> dict[str, float]: ...
+    def results(self) -> Iterable[Result]: ...
 
 
 class SacredRecorder:
-    """Writes metrics and policies into a Sacred run.
+    """Writes metrics and policies into a Sacred run, and each evaluation if that is wanted.
 
     Policies are torch ``state_dict`` files. ``Policy_ep_G.model`` is the theta that generation G
     was asked from: the one whose "current fitness" stands at step G. ``Policy_best.model`` is the
     one with the best "current fitness" so far, which flatters it a little. What each file is
-    stands in the run's ``info["policies"]``.
+    stands in the run's ``info["policies"]``. The evaluations are in ``results.csv``, which is sent
+    when the run ends, however it ends.
     """
 
-    def __init__(self, run: "Run", policy: StateDictMaker, period: int) -> None:
+    def __init__(
+        self, run: "Run", policy: StateDictMaker, period: int, log_evaluations: bool = False
+    ) -> None:
         """Record into ``run``.
 
         Args:
             period: generations from one saved policy to the next.
+            log_evaluations: write a line for each.
         """
         self._run, self._policy, self._period = run, policy, period
         self._best: tuple[float, int, np.ndarray] | None = None
         self._best_saved = -1
         self._latest: tuple[int, np.ndarray] | None = None
+        self._results = ResultsFile(_lasting_folder(run)) if log_evaluations else None
         run.info["policies"] = {}
 
     def state(self) -> dict[str, Any]:
         """What was best so far, and what has been saved, for a checkpoint."""
         policies = dict(self._run.info["policies"])
-        return {"best": self._best, "best_saved": self._best_saved, "policies": policies}
+        results = self._results.state() if self._results else 0
+        best = {"best": self._best, "best_saved": self._best_saved}
+        return {**best, "policies": policies, "results": results}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self._best, self._best_saved = state["best"], state["best_saved"]
         self._run.info["policies"] = state["policies"]
+        if self._results:
+            self._results.restore(state["results"])
 
     def is_due(self, number: int) -> bool:
         """True for the generations whose theta is saved."""
@@ -90,15 +104,21 @@ class SacredRecorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Save the newest theta and the best one of a run that ends early."""
+        """Save the newest theta and the best one of a run that ends early, and all results."""
         if self._latest is not None:
             number, theta = self._latest
             self._save(f"Policy_ep_{number}.model", theta, number, None)
         self._save_best()
+        if self._results:
+            if file := self._results.file():
+                self._run.add_artifact(str(file), RESULTS, content_type="text/csv")
+            self._results.close()
 
     def _log(self, judged: Judged) -> None:
         for name, value in judged.metrics.items():
             self._run.log_scalar(name, float(value), judged.number)
+        if self._results:
+            self._results.write(judged.results())
         if self._best is None or judged.fitness > self._best[0]:
             self._best = (judged.fitness, judged.number, judged.theta)
 
@@ -124,6 +144,12 @@ class SacredRecorder:
             path = Path(folder) / name
             torch.save(self._policy.state_dict(theta), path)
             self._run.add_artifact(str(path), name, content_type="application/octet-stream")
+
+
+def _lasting_folder(run: "Run") -> Path | None:
+    """Where a run that goes on finds what it wrote before; None if it cannot go on."""
+    found = [each for each in run.observers if isinstance(each, SpoolingObserver)]
+    return found[0].spool.folder if found else None
 
 
 def theta_sha256(theta: np.ndarray) -> str:

@@ -49,6 +49,7 @@ METRICS = {
     *("best fitness", "overall best fitness", "fitness st.dev", "norm", "genome length"),
     *("success rate", "grad norm", "update ratio", "frac. results skipped", "results skipped"),
     *("num unique workers", "worker used times", "time_to_eval", "time_to_obtain", "steps/s"),
+    "total core-seconds",
 }
 BEST = "Policy_best.model"
 WIDE = """
@@ -62,7 +63,7 @@ class Wide(torch.nn.Sequential):
 # What differs between two runs with the same seed: time, and who worked.
 TIMES = {
     *("total time elapsed", "time per gen", "time_to_eval", "time_to_obtain", "steps/s"),
-    *("num unique workers", "worker used times"),
+    *("num unique workers", "worker used times", "total core-seconds"),
 }
 
 

@@ -80,3 +80,18 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "film.gif").mkdir()
     with Film(tmp_path / "film.gif", 30) as film, pytest.raises(ValueError, match="written: Is a"):
         film.add(picture(0))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+@pytest.mark.parametrize("count", [1, 200])
+@pytest.mark.parametrize("ending", ["mp4", "gif"])
+def test_a_full_disk_is_told(ending: str, count: int, tmp_path: Path) -> None:
+    """A codec holds pictures back, so that it may be noticed at the end alone."""
+    path = tmp_path / f"film.{ending}"
+    path.symlink_to("/dev/full")
+    with (
+        pytest.raises(ValueError, match="cannot be written: No space left"),
+        Film(path, 30) as film,
+    ):
+        for number in range(count):
+            film.add(picture(number % 20))

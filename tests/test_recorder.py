@@ -17,6 +17,7 @@ from sacred.run import Run
 from policy.feedforward import FeedForward
 from store.reader import load_policy, read_policy
 from store.recorder import SacredRecorder, theta_sha256
+from store.results import RESULTS, Result
 
 POLICY = FeedForward(
     gym.spaces.Box(-1, 1, (3,), np.float32),
@@ -40,6 +41,12 @@ class Judged:
     @property
     def metrics(self) -> dict[str, float]:
         return {"current fitness": self.fitness, "gen": float(self.number)}
+
+    def results(self) -> list[Result]:
+        fitness = self.fitness, self.fitness + 1
+        return [
+            Result(self.number, n, "theta", f, 1, 1, "w", 1, 1, True) for n, f in enumerate(fitness)
+        ]
 
 
 def theta_of(number: int) -> np.ndarray:
@@ -71,13 +78,14 @@ def record_run(tmp_path: Path) -> Callable[..., Record]:
         period: int = 3,
         final: float | None = None,
         error: type[BaseException] | None = None,
+        log_evaluations: bool = False,
     ) -> Record:
         ex = Experiment("test", save_git_info=False)
         ex.observers.append(FileStorageObserver(tmp_path))
 
         @ex.main
         def main(_run: Run) -> None:
-            with SacredRecorder(_run, POLICY, period) as recorder:
+            with SacredRecorder(_run, POLICY, period, log_evaluations) as recorder:
                 for number, each in enumerate(fitness):
                     recorder.record(Judged(number, each), theta_of(number + 1))
                 if error is not None:
@@ -182,6 +190,27 @@ def test_a101_a_run_that_ends_before_its_first_generation_leaves_no_policy(
     record = record_run([], error=KeyboardInterrupt)
     assert record.policies == {}
     assert record.info["policies"] == {}
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, RuntimeError])
+def test_evaluations_are_kept_however_a_run_ends(
+    error: type[BaseException] | None, record_run: Callable[..., Record]
+) -> None:
+    record = record_run([5.0, 0.1], final=7.0, error=error, log_evaluations=True)
+    header, *rows = (record.folder / RESULTS).read_text().splitlines()
+    assert header == ",".join(Result._fields)
+    assert rows[:4] == [
+        "0,0,theta,5.0,1,1,w,1.000000,1.000000,True",
+        "0,1,theta,6.0,1,1,w,1.000000,1.000000,True",
+        "1,0,theta,0.1,1,1,w,1.000000,1.000000,True",
+        "1,1,theta,1.1,1,1,w,1.000000,1.000000,True",
+    ]
+    assert [row.split(",")[3] for row in rows[4:]] == ([] if error else ["7.0", "8.0"])
+
+
+def test_evaluations_of_a_run_that_had_none(record_run: Callable[..., Record]) -> None:
+    record = record_run([], error=KeyboardInterrupt, log_evaluations=True)
+    assert not (record.folder / RESULTS).exists()
 
 
 def test_a018_equal_runs_leave_equal_bytes(record_run: Callable[..., Record]) -> None:

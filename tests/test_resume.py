@@ -22,7 +22,10 @@ from store.resume import ResumeError, run_to_resume
 
 SHORT = {"eval_episodes": 2, "final_episodes": 3, "evaluator": "local", "seed": 3}
 # They tell how long something took, which nobody can repeat.
-OF_THE_CLOCK = {"time per gen", "total time elapsed", "time_to_eval", "steps/s"}
+OF_THE_CLOCK = {
+    *("time per gen", "total time elapsed", "time_to_eval", "steps/s"),
+    "total core-seconds",
+}
 
 
 class Runs:

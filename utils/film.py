@@ -1,5 +1,6 @@
 """A film file, written picture by picture."""
 
+import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +36,7 @@ class Film:
         self._file: Any = None
         self._stream: Any = None
         self._palettes: _Palettes | None = None
+        self._is_broken = False
         self.pictures = 0
 
     def add(self, picture: np.ndarray) -> None:
@@ -48,13 +50,19 @@ class Film:
         even = np.pad(picture, [(0, size % 2) for size in picture.shape[:2]] + [(0, 0)], "edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         frame.pts, frame.time_base = self.pictures, 1 / self._rate
-        try:
+        with self._writing():
             if self._file is None:
                 self._open(frame.width, frame.height)
             self._write(frame)
-        except OSError as error:
-            raise ValueError(f"{self._path} cannot be written: {error.strerror}") from error
         self.pictures += 1
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._is_broken = True
+            raise ValueError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def _open(self, width: int, height: int) -> None:
         import av
@@ -78,9 +86,14 @@ class Film:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            with self._file:
-                self._write(None)
+        if self._file is None:
+            return
+        if self._is_broken:  # PyAV crashes when it is to go on after an error
+            with contextlib.suppress(OSError):
+                self._file.close()
+            return
+        with self._writing(), self._file:
+            self._write(None)
 
 
 class _Palettes:
