@@ -68,6 +68,7 @@ class Rows:
     steps: np.ndarray  # int64[rows]
     seconds: float  # spent on all of them
     waited: float  # seconds between the last answer and these tickets
+    cpu_seconds: float = 0.0  # of ``seconds``; above them if an environment has threads
 
     def to_fields(self, task: int) -> dict[str, Any]:
         return {"kind": RESULT, "task": task, **vars(self)}
@@ -89,7 +90,7 @@ class Rows:
             array = getattr(rows, name)
             if not isinstance(array, np.ndarray) or array.dtype.str != dtype or array.ndim != 1:
                 raise MessageError(f"{name} must be a {dtype} vector")
-        for seconds in (rows.seconds, rows.waited):
+        for seconds in (rows.seconds, rows.waited, rows.cpu_seconds):
             if not isinstance(seconds, int | float) or not 0 <= seconds < MAX_SECONDS:
                 raise MessageError(f"seconds and waited must be durations, not {seconds!r:.50}")
         pieces = rows.pieces

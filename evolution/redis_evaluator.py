@@ -167,10 +167,20 @@ class RedisEvaluator:
         self._counts.skipped += fitness.size if isinstance(fitness, np.ndarray) else 0
 
     def _note(self, rows: Rows, worker: str, age: int, used: np.ndarray) -> None:
-        layout, now = self._layouts[-1 - age], time.monotonic()
-        numbers = layout.rows(rows.pieces)
-        answer = (rows.seconds, layout, numbers, rows.fitness, rows.steps, used)
-        self._answers.append(Answer(worker, age, now, *answer))
+        layout = self._layouts[-1 - age]
+        answer = Answer(
+            worker=worker,
+            age=age,
+            arrived=time.monotonic(),
+            seconds=rows.seconds,
+            cpu_seconds=rows.cpu_seconds,
+            layout=layout,
+            rows=layout.rows(rows.pieces),
+            fitness=rows.fitness,
+            steps=rows.steps,
+            used=used,
+        )
+        self._answers.append(answer)
 
     def _look_around(self, gathered: "_Gathered", silence: "_Silence") -> None:
         """Nothing came for a tick: say why, and post again what seems lost."""

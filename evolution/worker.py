@@ -131,14 +131,14 @@ class _Run:
 
     def _evaluate(self, pieces: Sequence[int], waited: float) -> dict[str, Any]:
         assert self._runner is not None
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         try:
             fitness, steps = self._runner.evaluate(self._parts, pieces)
         except Exception as error:  # whatever an environment or a user's policy may raise
             log.error("worker %s failed: %s", self._client.name, traceback.format_exc())
             return {"kind": FAILURE, "reason": f"{type(error).__name__}: {error}"}
-        seconds = time.perf_counter() - started
-        rows = Rows(np.array(pieces, np.int64), fitness, steps, seconds, waited)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
+        rows = Rows(np.array(pieces, np.int64), fitness, steps, seconds, waited, cpu)
         return rows.to_fields(self._number)
 
     def close(self) -> None:
