@@ -57,7 +57,8 @@ class Answer:
     worker: str  # its name
     age: int  # 0: to the task at hand; n: n tasks too late
     arrived: float  # here, on time.monotonic()
-    seconds: float  # that the worker took for all of it
+    seconds: float  # that the worker took for all of it, on the wall
+    cpu_seconds: float  # that it was at work in them
     layout: Layout  # of the task that is answered
     rows: np.ndarray  # int64[n]
     fitness: np.ndarray  # float32[n]

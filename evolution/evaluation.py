@@ -173,13 +173,14 @@ class LocalEvaluator:
         return self.gather()
 
     def gather(self) -> list[Evaluations]:
-        parts, started = self._submitted.popleft(), time.perf_counter()
+        parts = self._submitted.popleft()
+        started, cpu_started = time.perf_counter(), time.process_time()
         layout = Layout(tuple(part.shape for part in parts))
         fitness, steps = self._runner.evaluate(parts, range(len(layout.group_of)))
         spent, rows = time.perf_counter() - started, np.arange(len(layout))
+        cpu, now = time.process_time() - cpu_started, time.monotonic()
         used = np.ones(len(rows), np.bool_)
-        now = time.monotonic()
-        self._answers = [Answer(HERE, 0, now, spent, layout, rows, fitness, steps, used)]
+        self._answers = [Answer(HERE, 0, now, spent, cpu, layout, rows, fitness, steps, used)]
         worker = np.zeros(len(rows), np.int64)
         seconds = np.full(len(rows), spent / len(rows), np.float32)
         return split(parts, fitness, steps, worker, seconds)

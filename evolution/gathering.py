@@ -51,9 +51,18 @@ class Gathering:
 
     def note(self, rows: Rows, name: str, used: np.ndarray, age: int) -> Answer:
         """What came, for the list of all results."""
-        numbers = self.layout.rows(rows.pieces)
-        columns = (numbers, rows.fitness, rows.steps, used)
-        return Answer(name, age, time.monotonic(), rows.seconds, self.layout, *columns)
+        return Answer(
+            worker=name,
+            age=age,
+            arrived=time.monotonic(),
+            seconds=rows.seconds,
+            cpu_seconds=rows.cpu_seconds,
+            layout=self.layout,
+            rows=self.layout.rows(rows.pieces),
+            fitness=rows.fitness,
+            steps=rows.steps,
+            used=used,
+        )
 
     def end(self) -> list[Evaluations]:
         """All of it, when nothing is missing; what was asked for is forgotten."""

@@ -106,12 +106,12 @@ class History:
 
     @property
     def core_seconds(self) -> float:
-        """What workers took for evaluations, and this process's own CPU time, since it began."""
+        """CPU time of the workers' evaluations, and all of this process's since the run began."""
         return self._workers_seconds + time.process_time() - self._head_began
 
     def count_work(self, answers: Sequence[Answer]) -> None:
-        """Add what workers took; what this process evaluated itself is in its CPU time."""
-        self._workers_seconds += sum(a.seconds for a in answers if a.worker != HERE)
+        """Add the workers' part; what this process evaluates itself is in its CPU time."""
+        self._workers_seconds += sum(a.cpu_seconds for a in answers if a.worker != HERE)
 
     def has_reached(self, goal: float | None) -> bool:
         """True if "current fitness", averaged over the last 10 generations, is at the goal."""

@@ -89,6 +89,7 @@ class Rows:
     steps: np.ndarray  # int32[rows]
     seconds: float  # spent on all of them
     waited: float  # seconds between the last answer and these tickets
+    cpu_seconds: float = 0.0  # of ``seconds``; above them if an environment has threads
 
     def to_fields(self) -> dict[str, Any]:
         return {"kind": RESULT, **vars(self)}
@@ -109,7 +110,7 @@ class Rows:
         _checked_pieces(rows.pieces, len(group_of))
         _check_vector("fitness", rows.fitness, "<f4")
         _check_vector("steps", rows.steps, "<i4")
-        for seconds in (rows.seconds, rows.waited):
+        for seconds in (rows.seconds, rows.waited, rows.cpu_seconds):
             if not isinstance(seconds, int | float) or not 0 <= seconds < MAX_SECONDS:
                 raise MessageError(f"seconds and waited must be durations, not {seconds!r:.50}")
         count = int(group_of[rows.pieces].sum())

@@ -212,15 +212,16 @@ class _Run:
         self, parts: Sequence[Part], pieces: Sequence[int], waited: float
     ) -> dict[str, Any]:
         assert self._runner is not None
-        started, numbers = time.perf_counter(), np.array(pieces, np.int32)
+        numbers = np.array(pieces, np.int32)
+        started, cpu_started = time.perf_counter(), time.process_time()
         try:
             fitness, steps = self._runner.evaluate(parts, pieces)
         except Exception as error:  # whatever an environment or a user's policy may raise
             log.error("worker %s failed: %s", self._client.name, traceback.format_exc())
             reason = f"{type(error).__name__}: {error}"
             return {"kind": FAILURE, "pieces": numbers, "reason": reason}
-        seconds = time.perf_counter() - started
-        return Rows(numbers, fitness, steps.astype(np.int32), seconds, waited).to_fields()
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
+        return Rows(numbers, fitness, steps.astype(np.int32), seconds, waited, cpu).to_fields()
 
     def close(self) -> None:
         if self._runner:

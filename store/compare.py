@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import click
 import pandas as pd
 from pymongo.database import Database
 
-from store.command_line import in_one_line
-from store.comparison.curves import ESTIMATES
+from store.command_line import check_out, in_one_line
+from store.comparison.curves import BANDS, ESTIMATES
 from store.comparison.differences import common_and_different
+from store.comparison.groups import Group, parse_groups
 from store.comparison.learning import (
     AXES,
-    Group,
     Learning,
     costs_until,
     final_values,
@@ -29,6 +28,10 @@ from utils.program import set_up_program
 
 ENDINGS = (".png", ".svg", ".csv")
 FITNESS = "current fitness"
+BAND_WORDS = {
+    "ci": "95 % bootstrap interval over the runs",
+    "range": "lowest and highest run",
+}
 
 
 @click.command()
@@ -36,6 +39,7 @@ FITNESS = "current fitness"
 @click.option("--metric", default=FITNESS, show_default=True)
 @click.option("--x", "axis", type=click.Choice(list(AXES)), default="generation", show_default=True)
 @click.option("--estimate", type=click.Choice(list(ESTIMATES)), default="iqm", show_default=True)
+@click.option("--band", type=click.Choice(list(BANDS)), default="ci", show_default=True)
 @click.option("--threshold", type=float, help="Also say what it took to get there.")
 @click.option("--smooth", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--single", is_flag=True, help="Draw each run too.")
@@ -46,9 +50,10 @@ FITNESS = "current fitness"
 def cli(find_store: Callable[[], Database], groups: tuple[str, ...], **options: Any) -> None:
     """Learning curves of GROUPS of runs, such as es=12-16 cma=17,18.
 
-    An estimate over the runs of a group (iqm: mean of the middle half) with its 95 % bootstrap
-    interval, smoothed over generations by a trailing mean, cut to the shortest run of the group.
-    A group without a label is called by its ids.
+    An estimate over the runs of a group (iqm: mean of the middle half) with a band (ci: its 95 %
+    bootstrap interval; range: from the lowest run to the highest), smoothed over generations by a
+    trailing mean, cut to the shortest run of the group. A group without a label is called by its
+    ids.
     """
     with in_one_line():
         parsed = parse_groups(groups)
@@ -68,34 +73,8 @@ def _check(groups: Sequence[Group], options: dict[str, Any]) -> None:
         raise ValueError("--list or --config-diff: choose one")
     if not groups and not options["listing"]:
         raise ValueError("which runs? Name some, such as es=12-16 cma=17,18; --list shows them")
-    if out is not None and out.suffix.lower() not in ENDINGS:
-        raise ValueError(f"--out {out}: choose a file that ends in {', '.join(ENDINGS)}")
-    if out is not None and not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}")
-
-
-def parse_groups(texts: Sequence[str]) -> list[Group]:
-    """Read label=ids, where ids are numbers and ranges: 12-16,20.
-
-    Raises:
-        ValueError: another form, or a run or label named twice.
-    """
-    groups: list[Group] = []
-    for text in texts:
-        label, _, ids = text.rpartition("=")
-        runs: list[int] = []
-        for part in ids.split(","):
-            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-            if match is None or int(match[2] or match[1]) < int(match[1]):
-                raise ValueError(f"{text!r} names no runs: write it as es=12-16,20")
-            runs += range(int(match[1]), int(match[2] or match[1]) + 1)
-        if len(set(runs)) < len(runs):
-            raise ValueError(f"{text!r} names a run twice")
-        groups.append(Group(label or ids, tuple(runs)))
-    labels = [group.label for group in groups]
-    if twice := {label for label in labels if labels.count(label) > 1}:
-        raise ValueError(f"label {twice.pop()!r} stands for two groups: write all its runs in one")
-    return groups
+    if out is not None:
+        check_out(out, ENDINGS)
 
 
 # --- learning curves
@@ -104,15 +83,18 @@ def parse_groups(texts: Sequence[str]) -> list[Group]:
 def compare(store: Database, groups: Sequence[Group], options: dict[str, Any]) -> None:
     """Print the table, and write the file if one is wanted."""
     metric, axis, window = options["metric"], options["axis"], options["smooth"]
-    estimate = ESTIMATES[options["estimate"]]
+    estimate, band = ESTIMATES[options["estimate"]], BANDS[options["band"]]
     readers = {group.label: [RunReader(store, run) for run in group.runs] for group in groups}
     learnings = [
-        learn(label, [read_curve(run, metric, axis, window) for run in runs], axis, estimate)
+        learn(label, [read_curve(run, metric, axis, window) for run in runs], axis, estimate, band)
         for label, runs in readers.items()
     ]
     rows = []
     for learning in learnings:
-        row: dict[str, Any] = {"runs": len(learning.curves), **final_values(learning, estimate)}
+        row: dict[str, Any] = {
+            "runs": len(learning.curves),
+            **final_values(learning, estimate, band),
+        }
         if options["threshold"] is not None:
             runs = readers[learning.label]
             row |= _until(costs_until(runs, metric, options["threshold"], window), len(runs))
@@ -137,7 +119,7 @@ def _remarks(
 ) -> Iterator[str]:
     yield (
         f"final: {options['estimate']} of each run's last {options['metric']!r};"
-        " low, high: 95 % bootstrap interval over the runs"
+        f" low, high: {BAND_WORDS[options['band']]}"
     )
     if options["threshold"] is not None:
         yield (
@@ -146,7 +128,8 @@ def _remarks(
         )
         if "seconds" in time_measure(readers):
             yield "seconds are on the wall: these runs have logged no core-seconds"
-    if alone := [learning.label for learning in learnings if len(learning.curves) == 1]:
+    alone = [learning.label for learning in learnings if len(learning.curves) == 1]
+    if alone and options["band"] == "ci":
         yield f"a single run has no interval: {', '.join(alone)}"
     if going := [str(run.id) for run in readers if run.status == "RUNNING"]:
         yield f"still running: {', '.join(going)}"
@@ -161,10 +144,16 @@ def _write(learnings: Sequence[Learning], options: dict[str, Any]) -> None:
             from store.comparison.figures import draw
 
             names = ("metric", "axis", "threshold", "single")
-            draw(learnings, out, **{name: options[name] for name in names})
+            draw(learnings, out, _caption(options), **{name: options[name] for name in names})
     except OSError as error:
         raise ValueError(f"--out {out}: {error.strerror or error}") from error
     click.echo(f"wrote {out}")
+
+
+def _caption(options: dict[str, Any]) -> str:
+    window = options["smooth"]
+    smoothing = f"; trailing mean over {window} generations" if window > 1 else ""
+    return f"line: {options['estimate']}; band: {BAND_WORDS[options['band']]}{smoothing}"
 
 
 # --- lists

@@ -10,10 +10,11 @@ from matplotlib.image import imread
 from pymongo.database import Database
 from stored import SPHERE, Script, commands_of_readme, run_stored
 
-from store.compare import cli, parse_groups
+from store.compare import cli
 from store.comparison.curves import bootstrap_interval, iqm, smoothed
 from store.comparison.differences import common_and_different
-from store.comparison.learning import Group, costs_until, read_curve, time_measure
+from store.comparison.groups import Group, parse_groups
+from store.comparison.learning import costs_until, read_curve, time_measure
 from store.reader import RunReader
 
 LENGTHS = (6, 7, 6, 9)  # generations of the four quick runs; the slow ones have 6
@@ -84,7 +85,7 @@ def test_a107_the_table(compare: Script, runs: list[RunReader]) -> None:
     goal = sorted(map(reached, runs[:4]))[1]  # that all but one of the quick runs reach
     output = compare("quick=1-4", "slow=5-6", "--threshold", repr(goal), "--smooth", 2)
     header, *rows = (line.split() for line in output.splitlines()[:3])
-    assert header == ["runs", "final", "low", "high", "reached", "steps", "seconds"]
+    assert header == ["runs", "final", "low", "high", "reached", "steps", "core-seconds"]
     finals = np.array([[current(run)[-1]] for run in runs[:4]])
     ends = bootstrap_interval(finals, iqm)
     numbers = [f"{each[0]:.2f}" for each in (iqm(finals), *ends)]
@@ -92,7 +93,6 @@ def test_a107_the_table(compare: Script, runs: list[RunReader]) -> None:
     costs = costs_until(runs[:4], "current fitness", goal, 2)
     assert rows[0][5:9] == ["3", "of", "4", f"{costs['steps']:,.0f}"]
     assert rows[1][:2] == ["slow", "2"]
-    assert "these runs have logged no core-seconds" in output
     never = compare("quick=1-4", "--threshold", 1).splitlines()[1]
     assert never.split()[-5:] == ["0", "of", "4", "–", "–"]
 
@@ -104,20 +104,64 @@ def test_steps_until_a_threshold(runs: list[RunReader]) -> None:
     costs = costs_until([run], "current fitness", goal, 2)
     assert costs["reached"] == 1
     assert costs["steps"] == run.metric("total sim steps").values[generation]
-    assert costs["seconds"] == run.metric("total time elapsed").values[generation]
+    assert costs["core-seconds"] == run.metric("total core-seconds").values[generation]
     assert costs_until([run], "current fitness", 1, 2)["steps"] == np.inf
 
 
 def test_core_seconds_are_used_if_all_have_them(store: Database, runs: list[RunReader]) -> None:
-    for run in runs[:2]:
-        elapsed = store["metrics"].find_one({"run_id": run.id, "name": "total time elapsed"})
-        doubled = {**elapsed, "name": "total core-seconds", "values": [8.0] * len(elapsed["steps"])}
-        del doubled["_id"]
-        store["metrics"].insert_one(doubled)
     costs = costs_until(runs[:2], "current fitness", -100, 2)
-    assert costs["core-seconds"] == 8.0
+    first = [run.metric("total core-seconds").values[0] for run in runs[:2]]
+    assert costs["core-seconds"] == np.mean(first)
+    logged = store["metrics"].find_one({"run_id": 2, "name": "total core-seconds"})
+    store["metrics"].delete_one(logged)
     assert set(time_measure(runs)) == {"seconds"}
-    store["metrics"].delete_many({"name": "total core-seconds"})
+    costs = costs_until(runs[1:2], "current fitness", -100, 2)
+    assert costs["seconds"] == runs[1].metric("total time elapsed").values[0]
+    store["metrics"].insert_one(logged)
+
+
+def test_a107_runs_without_core_seconds_are_told(store: Database, compare: Script) -> None:
+    logged = store["metrics"].find_one({"run_id": 6, "name": "total core-seconds"})
+    store["metrics"].delete_one(logged)
+    output = compare("slow=5-6", "--threshold", 1)
+    refusal = compare.refuses("slow=5-6", "--x", "core-seconds")
+    store["metrics"].insert_one(logged)
+    assert "these runs have logged no core-seconds" in output
+    assert output.split()[6] == "seconds"
+    assert "run 6 has no metric 'total core-seconds'" in refusal
+
+
+def test_a107_a_median_in_a_band_of_all(compare: Script, runs: list[RunReader]) -> None:
+    """What the older systems drew: mean or median, and the lowest and highest run around it."""
+    words = ("--smooth", 2, "--out", "curves.csv", "--band", "range")
+    for name, estimate in (("median", np.median), ("mean", np.mean)):
+        output = compare("quick=1-4", "6", *words, "--estimate", name)
+        curves = pd.read_csv("curves.csv")
+        quick = curves[curves["label"] == "quick"]
+        values = np.stack([smoothed(current(run), 2)[: len(quick)] for run in runs[:4]])
+        assert np.allclose(quick["estimate"], estimate(values, axis=0))
+        assert np.allclose(quick["low"], values.min(axis=0))
+        assert np.allclose(quick["high"], values.max(axis=0))
+        finals = [current(run)[-1] for run in runs[:4]]
+        numbers = [estimate(finals), min(finals), max(finals)]
+        assert output.splitlines()[1].split()[2:] == [f"{each:.2f}" for each in numbers]
+        assert "low, high: lowest and highest run" in output
+        assert "no interval" not in output
+
+
+def test_a107_what_is_drawn(compare: Script) -> None:
+    """Also in words: a legend, and what line and band are."""
+    words = ("--x", "core-seconds", "--band", "range", "--single", "--out", "curves.svg")
+    compare("quick=1-4", "slow=5-6", "--threshold", -0.5, *words)
+    drawn = Path("curves.svg").read_text()
+    for text in (
+        *("quick (4 runs)", "slow (2 runs)", "core-seconds", "current fitness"),
+        "line: iqm; band: lowest and highest run; trailing mean over 20 generations",
+    ):
+        assert f"<!-- {text} -->" in drawn
+    lines = ElementTree.fromstring(drawn).findall(".//{*}g[@id]")
+    names = [line.get("id", "") for line in lines]
+    assert {"run 1", "run 6", "quick", "slow", "band of quick", "band of slow"} <= set(names)
 
 
 def test_the_axis_of_steps_is_what_the_run_counted(runs: list[RunReader]) -> None:
@@ -197,6 +241,7 @@ REFUSED = [
     (("es=1", "--metric", "mean fitnes"), "Did you mean 'mean fitness'"),
     (("es=1", "--x", "hours"), "'hours' is not one of"),
     (("es=1", "--estimate", "max"), "'max' is not one of"),
+    (("es=1", "--band", "sd"), "'sd' is not one of"),
     (("es=1", "--smooth", 0), "0 is not in the range"),
     (("es=1", "--threshold", "high"), "'high' is not a valid float"),
     (("es=1", "--out", "curves.pdf"), "ends in .png, .svg, .csv"),

@@ -6,6 +6,7 @@ import pytest
 from store.comparison.curves import (
     bootstrap_interval,
     common_axis,
+    extremes,
     first_reaching,
     iqm,
     mean,
@@ -103,7 +104,18 @@ def test_where_a_curve_reaches_a_threshold() -> None:
 
 
 def test_a_median_counts_those_that_never_arrive() -> None:
-    assert median([3, np.inf, 1]) == 3
-    assert median([1, 3]) == 2
-    assert median([1, np.inf, np.inf]) == np.inf
-    assert median([1, np.inf]) == np.inf
+    assert median(column(3, np.inf, 1)) == 3
+    assert median(column(1, 3)) == 2
+    assert median(column(1, np.inf, np.inf)) == np.inf
+    assert median(column(1, np.inf)) == np.inf
+
+
+def test_a_median_is_taken_at_each_point() -> None:
+    assert median(np.array([[1.0, 8], [2, 7], [90, -6]])).tolist() == [2, 7]
+
+
+def test_extremes_are_those_of_the_runs() -> None:
+    low, high = extremes(np.array([[1.0, 8], [2, 7], [90, -6]]), median)
+    assert (low.tolist(), high.tolist()) == ([1, -6], [90, 8])
+    low, high = extremes(np.ones((1, 2)), median)
+    assert (low.tolist(), high.tolist()) == ([1, 1], [1, 1])

@@ -56,16 +56,18 @@ class Machine:
         self.relay.start()
         self._wait_for(lambda: above.exists(KEYS.worker(self.name)))
 
-    def end(self) -> None:
+    def kill(self) -> None:
+        """End relay and workers."""
         self.crew.end()
         if self.relay.pid:
             self.relay.kill()
             self.relay.join()
-        self.server.close()
 
 
 @pytest.fixture
-def machines(server: Server, wait_for: WaitFor) -> Iterator[Callable[[int, int], list[Machine]]]:
+def machines(
+    server: Server, crew: Crew, wait_for: WaitFor
+) -> Iterator[Callable[[int, int], list[Machine]]]:
     """Make machines with workers."""
     made: list[Machine] = []
 
@@ -78,13 +80,18 @@ def machines(server: Server, wait_for: WaitFor) -> Iterator[Callable[[int, int],
         return made
 
     yield make
+    crew.end()
     for machine in made:
-        machine.end()
+        machine.kill()
+    for machine in made:  # not before: what was forked holds the servers
+        machine.server.close()
 
 
 @pytest.fixture
 def stage(
-    crew: Crew, noise: NoiseTable, make_task: Callable[[int, int, NoiseTable], list[Part]]
+    crew: Crew,
+    noise: NoiseTable,
+    make_task: Callable[[int, int, NoiseTable], list[Part]],
 ) -> Stage:
     return Stage(crew, noise, make_task)
 

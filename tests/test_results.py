@@ -1,5 +1,6 @@
 """Every evaluation of a run, as a line: who did it, what came of it, whether it was used."""
 
+import contextlib
 import io
 import json
 import signal
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import run_here
+from conftest import Crew
 from pymongo.database import Database
 from stored import CARTPOLE, run_stored
 from test_resume import Runs, digest, runs  # noqa: F401 (a fixture)
@@ -20,7 +22,7 @@ from cluster.clients import Keys, WorkerClient
 from cluster.redis_server import Server, connect
 from es.openai_es import OpenAIES
 from evolution.answers import Answer, Layout, PartShape
-from evolution.evaluation import LocalEvaluator, Part, PieceRunner
+from evolution.evaluation import Evaluator, LocalEvaluator, Part, PieceRunner
 from evolution.loop import Generation, History, evolve
 from evolution.messages import Rows
 from evolution.noise import NoiseTable
@@ -40,11 +42,18 @@ def read(text: bytes) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def stored(store: Database) -> RunReader:
-    """A run with two worker processes."""
+def made(store: Database) -> tuple[RunReader, float]:
+    """A run with two worker processes, and the CPU time of this one, the head."""
     config = {**CARTPOLE, **COUNTS, "num_generations": GENERATIONS, "seed": 3}
     config |= {"evaluator": "redis", "num_workers": 2, "min_task_runtime": 0.0}
-    return RunReader(store, run_stored(store, "cartpole", **config, log_evaluations=True))
+    before = time.process_time()
+    run_id = run_stored(store, "cartpole", **config, log_evaluations=True)
+    return RunReader(store, run_id), time.process_time() - before
+
+
+@pytest.fixture(scope="module")
+def stored(made: tuple[RunReader, float]) -> RunReader:
+    return made[0]
 
 
 @pytest.fixture(scope="module")
@@ -110,15 +119,27 @@ def test_results_came_when_the_run_was_at_work(stored: RunReader, results: pd.Da
         assert number == 0 or (finished >= elapsed[number - 1]).all()
 
 
-def test_core_seconds_are_the_workers_and_the_heads(
-    stored: RunReader, results: pd.DataFrame
+def test_core_seconds_grow_within_their_bounds(
+    made: tuple[RunReader, float], results: pd.DataFrame
 ) -> None:
-    spent = stored.metric("total core-seconds").values
+    run, of_the_head = made
+    spent = run.metric("total core-seconds").values
     assert len(spent) == GENERATIONS
     assert (np.diff(spent, prepend=0) > 0).all()
-    of_workers = results.groupby("generation")["seconds"].sum().cumsum().to_numpy()[:GENERATIONS]
-    of_the_head = spent - of_workers
-    assert (np.diff(of_the_head, prepend=0) > 0).all()
+    assert spent[-1] < of_the_head + 1.1 * results["seconds"].sum()
+
+
+def test_core_seconds_are_those_of_all_processes(noise: NoiseTable, crew: Crew) -> None:
+    crew.start(2)
+    with RedisEvaluator(connect(crew.url), SPHERE, noise, run_id="run") as evaluator:
+        history, before = History(), time.process_time()
+        generations = play(noise, history, 3, evaluator)
+        of_the_head = time.process_time() - before
+    of_workers = [sum(a.cpu_seconds for a in each.answers) for each in generations]
+    assert all(seconds > 0 for seconds in of_workers)
+    spent = [each.metrics["total core-seconds"] for each in generations]
+    assert all(s > w for s, w in zip(spent, np.cumsum(of_workers), strict=True))
+    assert spent[-1] < sum(of_workers) + of_the_head + 0.1
 
 
 def test_a_run_does_not_list_its_evaluations_unless_told(tmp_path: Path) -> None:
@@ -242,7 +263,7 @@ def test_what_came_twice_or_too_late_is_told_apart(
 
     def push(number: int, *pieces: int, run: str = "run") -> None:
         fitness, steps = runner.evaluate(task, pieces)
-        rows = Rows(np.array(pieces), fitness, steps, 0.5 * len(fitness), 0.0)
+        rows = Rows(np.array(pieces), fitness, steps, 0.5 * len(fitness), 0.0, 100.0)
         client.push(run, rows.to_fields(number))
 
     def told(number: int, evaluator: RedisEvaluator) -> list[tuple[int, str, int, bool]]:
@@ -265,6 +286,9 @@ def test_what_came_twice_or_too_late_is_told_apart(
         assert sum(valid for *_, valid in first) == 17
         fitness = [r.fitness for a in evaluator.answers() for r in a.results(40, 0.0) if r.valid]
         assert fitness[:2] == got[0].fitness[8:].tolist()
+        history = History()
+        history.count_work(evaluator.answers())
+        assert 300 <= history.core_seconds < 400
         evaluator.evaluate(task)
         second = told(41, evaluator)
         assert second[0] == (40, "candidate", 2, False)
@@ -276,13 +300,15 @@ def test_what_came_twice_or_too_late_is_told_apart(
 # --- core-seconds
 
 
-def play(noise: NoiseTable, history: History, generations: int) -> list[Generation]:
+def play(
+    noise: NoiseTable, history: History, generations: int, evaluator: Evaluator | None = None
+) -> list[Generation]:
     strategy = OpenAIES(np.zeros(20, np.float32), noise, pop_size=20, sigma=0.1, lr=0.1)
-    with LocalEvaluator(SPHERE, noise) as evaluator:
+    with contextlib.nullcontext(evaluator) if evaluator else LocalEvaluator(SPHERE, noise) as each:
         return list(
             evolve(
                 strategy,
-                evaluator,
+                each,
                 generations=generations,
                 episodes=5,
                 eval_episodes=5,
@@ -304,7 +330,7 @@ def test_a_head_that_evaluates_itself_is_not_counted_twice(noise: NoiseTable) ->
 def test_core_seconds_go_on_with_a_run_that_goes_on(noise: NoiseTable) -> None:
     first, second = History(), History()
     empty: Any = np.empty(0)
-    answer = Answer("elsewhere", 0, 0.0, 1000.0, Layout(()), empty, empty, empty, empty)
+    answer = Answer("elsewhere", 0, 0.0, 0.0, 1000.0, Layout(()), empty, empty, empty, empty)
     first.count_work([answer, answer])
     play(noise, first, 2)
     state = json.loads(json.dumps(first.state()))

@@ -15,6 +15,7 @@ SEED = 0  # of the bootstrap: the same runs give the same band
 _BLOCK_VALUES = 1 << 22  # that a bootstrap holds at a time
 
 Estimate = Callable[[np.ndarray], np.ndarray]
+Band = Callable[[np.ndarray, Estimate, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
 
 
 def mean(values: np.ndarray) -> np.ndarray:
@@ -32,7 +33,12 @@ def iqm(values: np.ndarray) -> np.ndarray:
     return np.sort(values, axis=0)[cut : len(values) - cut].mean(axis=0)
 
 
-ESTIMATES: dict[str, Estimate] = {"iqm": iqm, "mean": mean}
+def median(values: np.ndarray) -> np.ndarray:
+    """The middle one over the first axis, or the mean of the middle two; they may be infinite."""
+    return np.median(values, axis=0)
+
+
+ESTIMATES: dict[str, Estimate] = {"iqm": iqm, "mean": mean, "median": median}
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
@@ -85,6 +91,16 @@ def bootstrap_interval(
     return low, high
 
 
+def extremes(
+    values: np.ndarray, estimate: Estimate, strata: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest of the runs, whatever is estimated: float64[points] each."""
+    return values.min(axis=0), values.max(axis=0)
+
+
+BANDS: dict[str, Band] = {"ci": bootstrap_interval, "range": extremes}
+
+
 def _resamples(strata: np.ndarray) -> np.ndarray:
     """Rows of runs: int64[resamples, runs]."""
     rng = np.random.default_rng(SEED)
@@ -99,9 +115,3 @@ def first_reaching(axis: np.ndarray, values: np.ndarray, threshold: float) -> fl
     """Where a curve first is at ``threshold`` or above; infinity if it never is."""
     there = np.flatnonzero(values >= threshold)
     return float(axis[there[0]]) if len(there) else np.inf
-
-
-def median(values: Sequence[float]) -> float:
-    """The middle one, or the mean of the middle two; infinity if too many are infinite."""
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2

@@ -3,47 +3,68 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from store.comparison.learning import Learning
 
-LABELS = {"generation": "generation", "steps": "environment steps", "seconds": "seconds"}
+LABELS = {"steps": "environment steps"}  # of axes that are called otherwise
 
 
 def draw(
     groups: Sequence[Learning],
     path: Path,
+    caption: str,
     *,
     metric: str,
     axis: str,
     threshold: float | None = None,
     single: bool = False,
 ) -> None:
-    """Draw one line with its 95 % band per group.
+    """Draw one line with its band per group.
 
     Args:
         path: of a .png or .svg file.
+        caption: says what line and band are.
         threshold: drawn as a dashed line.
         single: draw each run too, thinly, to its own end.
     """
     figure = Figure(figsize=(7, 3.8), dpi=150, layout="constrained")
     axes = figure.subplots()
     for number, group in enumerate(groups):
-        color = f"C{number % 10}"
-        for curve in group.curves if single else ():
-            axes.plot(curve.x, curve.values, color=color, linewidth=0.6, alpha=0.5)
-        axes.fill_between(group.x, group.low, group.high, color=color, alpha=0.2, linewidth=0)
-        runs = len(group.curves)
-        label = f"{group.label} ({runs} run{'s' * (runs > 1)})"
-        axes.plot(group.x, group.middle, color=color, linewidth=1.6, label=label)
+        _draw_group(axes, group, f"C{number % 10}", single)
     if threshold is not None:
         axes.axhline(threshold, color="0.4", linewidth=0.8, linestyle="--")
     if axis == "steps":
         axes.xaxis.set_major_formatter(EngFormatter())  # 500 k, 2 M
-    axes.set(xlabel=LABELS[axis], ylabel=metric)
+    axes.set(xlabel=LABELS.get(axis, axis), ylabel=metric)
     axes.margins(x=0)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes, caption)
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path)
+
+
+def _draw_group(axes: Axes, group: Learning, color: str, single: bool) -> None:
+    for curve in group.curves if single else ():
+        name = f"run {curve.run}"
+        axes.plot(curve.x, curve.values, color=color, linewidth=0.6, alpha=0.5, gid=name)
+    axes.fill_between(
+        group.x,
+        group.low,
+        group.high,
+        color=color,
+        alpha=0.2,
+        linewidth=0,
+        gid=f"band of {group.label}",
+    )
+    label = f"{group.label} ({len(group.curves)} run{'s' * (len(group.curves) > 1)})"
+    axes.plot(group.x, group.middle, color=color, linewidth=1.6, label=label, gid=group.label)
+
+
+def tidy(axes: Axes, caption: str = "") -> None:
+    """No more ink than the data need."""
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(caption, loc="left", fontsize=8, color="0.35")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from store.comparison.curves import (
+    Band,
     Estimate,
     bootstrap_interval,
     common_axis,
@@ -20,15 +21,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STEPS, SECONDS, CORE_SECONDS = "total sim steps", "total time elapsed", "total core-seconds"
-AXES = {"generation": None, "steps": STEPS, "seconds": SECONDS}  # name -> metric that measures it
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that are compared with others under one label."""
-
-    label: str
-    runs: tuple[int, ...]
+AXES = {  # name -> metric that measures it
+    "generation": None,
+    "steps": STEPS,
+    "seconds": SECONDS,
+    "core-seconds": CORE_SECONDS,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +48,7 @@ class Learning:
     curves: list[Curve]
     x: np.ndarray  # float64[points]
     middle: np.ndarray  # float64[points]: the estimate over the runs
-    low: np.ndarray  # float64[points]: its 95 % interval; NaN for a single run
+    low: np.ndarray  # float64[points]: the band around it; NaN if one run does not make one
     high: np.ndarray
 
     def frame(self) -> "pd.DataFrame":
@@ -83,14 +81,20 @@ def read_curve(run: RunReader, metric: str, axis: str, window: int) -> Curve:
     return Curve(run.id, task, x, values, float(logged.values[-1]))
 
 
-def learn(label: str, curves: list[Curve], axis: str, estimate: Estimate) -> Learning:
+def learn(
+    label: str,
+    curves: list[Curve],
+    axis: str,
+    estimate: Estimate,
+    band: Band = bootstrap_interval,
+) -> Learning:
     """What the curves of a group say together: cut to the shortest, interpolated between points.
 
     Before its first point a curve is where it begins.
     """
     x = common_axis([curve.x for curve in curves], whole=axis == "generation")
     values = np.stack([np.interp(x, curve.x, curve.values) for curve in curves])
-    low, high = bootstrap_interval(values, estimate, strata(curves))
+    low, high = band(values, estimate, strata(curves))
     return Learning(label, curves, x, estimate(values), low, high)
 
 
@@ -100,10 +104,12 @@ def strata(curves: Sequence[Curve]) -> np.ndarray:
     return task if count.min() > 1 else np.zeros_like(task)
 
 
-def final_values(learning: Learning, estimate: Estimate) -> dict[str, float]:
-    """The estimate of the last values logged, and its 95 % interval."""
+def final_values(
+    learning: Learning, estimate: Estimate, band: Band = bootstrap_interval
+) -> dict[str, float]:
+    """The estimate of the last values logged, and the ends of the band around it."""
     finals = np.array([[curve.final] for curve in learning.curves])
-    low, high = bootstrap_interval(finals, estimate, strata(learning.curves))
+    low, high = band(finals, estimate, strata(learning.curves))
     return {"final": float(estimate(finals)[0]), "low": float(low[0]), "high": float(high[0])}
 
 
@@ -126,7 +132,10 @@ def costs_until(
             _, kept, spent = _against(logged, values, run.metric(measure))
             found[name].append(first_reaching(spent, kept, threshold))
     reached = int(np.isfinite(found["steps"]).sum())
-    return {"reached": reached, **{name: median(each) for name, each in found.items()}}
+    return {
+        "reached": reached,
+        **{name: float(median(np.array(each))) for name, each in found.items()},
+    }
 
 
 def time_measure(runs: Sequence[RunReader]) -> dict[str, str]:
