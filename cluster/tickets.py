@@ -38,9 +38,7 @@ def parse_ticket(data: bytes) -> Ticket | None:
     return Ticket(run, int(match[2]), int(match[3]), int(match[4]), other)
 
 
-def cut(
-    run: str, task: int, pieces: Iterable[int], size: int, not_for: str = ""
-) -> list[Ticket]:
+def cut(run: str, task: int, pieces: Iterable[int], size: int, not_for: str = "") -> list[Ticket]:
     """Tickets for these pieces, at most ``size`` neighbours on each.
 
     Args:

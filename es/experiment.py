@@ -93,6 +93,8 @@ def defaults():
     local = True  # False: never start a server and workers here
     num_workers = None  # to start here; None: one per core
     min_task_runtime = 0.05  # seconds of work that a worker takes at a time, at least
+    overlap = 0  # generations that are asked ahead, so that workers need not wait for the slowest
+    group = "default"  # of workers: several runs share a server, each with a group of its own
 
 
 @ex.named_config
@@ -313,6 +315,7 @@ def follow(
             seeding=seeding,
             stop_fitness=settings.stop_fitness,
             history=history,
+            overlap=settings.overlap,
         ):
             recorder.record(generation, strategy.theta)
             keeper.settle(history.next_generation)

@@ -81,7 +81,10 @@ class Lookout:
         self._watch()
         said = workers_alive(self._server, self._client.keys)
         able = [each for each in said if each["workers"] and each["name"] not in self.refusals]
-        self.workers, self.machines = sum(w["workers"] for w in able), len({w["host"] for w in able})
+        self.workers, self.machines = (
+            sum(w["workers"] for w in able),
+            len({w["host"] for w in able}),
+        )
         self._check_hope(said)
         if not able and now - self._spoke >= SPEAK_SECONDS:
             self._speak(bool(said))
@@ -117,7 +120,9 @@ class Lookout:
         return True
 
     def _repost_lost(self, task: Gathering, able: list[dict[str, Any]]) -> None:
-        held = [each for worker in able if worker["doing"] == self._run_id for each in worker["holds"]]
+        held = [
+            each for worker in able if worker["doing"] == self._run_id for each in worker["holds"]
+        ]
         claimed = np.zeros(len(task.layout.group_of), np.bool_)
         for number, first, count in held:
             if number == task.number:

@@ -130,10 +130,14 @@ class RedisEvaluator:
 
     def discard(self) -> None:
         """See ``Evaluator``."""
+        if not self._tasks:
+            return
         try:
             self._client.forget_tickets()
             while self._tasks:
-                self._client.end_task(self._tasks.popleft().number)
+                task = self._tasks.popleft()
+                self._ended[task.number] = task  # some answers may still come
+                self._client.end_task(task.number)
         except redis.RedisError as error:
             self._note_away(error)
 

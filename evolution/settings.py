@@ -28,6 +28,8 @@ class RunSettings:
     local: bool
     num_workers: int
     min_task_runtime: float
+    overlap: int
+    group: str
     noise_size: int
     noise_seed: int
 
@@ -50,6 +52,7 @@ class RunSettings:
             ("final_episodes", 2),
             ("num_serializations", 1),
             ("num_workers", 1),
+            ("overlap", 0),
             ("noise_size", 1),
             ("noise_seed", 0),
         ):

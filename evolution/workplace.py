@@ -29,6 +29,7 @@ class Workplace:
     """An open workplace; ``evaluator`` is made when problem and noise are at hand."""
 
     server: redis.Redis | None  # None: this process works itself
+    group: str = "default"
     crew: "subprocess.Popen[bytes] | None" = None
 
     def evaluator(
@@ -46,6 +47,7 @@ class Workplace:
             problem,
             noise,
             run_id=run_id,
+            keys=Keys(self.group),
             min_seconds=min_seconds,
             watch=self._watch,
             expect_others=self.crew is None,
@@ -56,11 +58,11 @@ class Workplace:
             raise ServerError(f"the workers have ended (exit code {self.crew.returncode})")
 
 
-def check_workplace(evaluator: str, url: str | None, local: bool) -> None:
+def check_workplace(evaluator: str, url: str | None, local: bool, group: str) -> None:
     """Refuse what ``open_workplace`` could not open, before anything is started.
 
     Raises:
-        ValueError: a misspelt evaluator, or a password that the run's record would show.
+        ValueError: a misspelt evaluator, an impossible group, or a password that the run's record would show.
         ServerError: a server that does not answer or is missing.
         AnotherHeadError: one that has a head already.
     """
@@ -74,9 +76,10 @@ def check_workplace(evaluator: str, url: str | None, local: bool) -> None:
             "redis: the config is stored with the run, so a URL with a password belongs into"
             f" the environment variable {URL_VARIABLE}"
         )
+    keys = Keys(group)
     found = find_url(url) if evaluator == "redis" else None
     if found:
-        head = head_status(connect(found), Keys())
+        head = head_status(connect(found), keys)
         if head and not is_gone(head):
             raise AnotherHeadError(head)
     elif evaluator == "redis" and not local:
@@ -98,7 +101,7 @@ def open_workplace(settings: RunSettings, engine: str) -> Iterator[Workplace]:
     if settings.evaluator == "local":
         yield Workplace(None)
     elif found := find_url(settings.redis):
-        yield Workplace(connect(found))
+        yield Workplace(connect(found), settings.group)
     else:
         with open_private_workplace(settings.num_workers, engine) as workplace:
             yield workplace
@@ -108,7 +111,7 @@ def open_workplace(settings: RunSettings, engine: str) -> Iterator[Workplace]:
 def open_private_workplace(num_workers: int, engine: str) -> Iterator[Workplace]:
     """Start a server and workers for the caller alone, whatever else runs on this machine."""
     with start_server() as server, _crew(server.url, num_workers, engine) as crew:
-        yield Workplace(connect(server.url), crew)
+        yield Workplace(connect(server.url), crew=crew)
 
 
 @contextlib.contextmanager
