@@ -13,10 +13,10 @@ from cluster.keys import who
 from cluster.redis_server import ServerError
 from es.config import checked_config
 from evolution.evaluation import Evaluator
+from evolution.lookout import WorkerFailure
 from evolution.loop import Final, History, assess, evolve
 from evolution.noise import NoiseTable
 from evolution.problem import problem_of
-from evolution.lookout import WorkerFailure
 from evolution.seeding import Seeding
 from evolution.settings import RunSettings
 from evolution.show import show_episode

@@ -141,6 +141,12 @@ class History:
         """Add the workers' part; what this process evaluates itself is in its CPU time."""
         self._workers_seconds += sum(a.cpu_seconds for a in answers if a.worker != HERE)
 
+    def ask(self, strategy: Strategy, seeding: Seeding, last: int) -> None:
+        """Ask the generations up to ``last`` that have not been asked."""
+        for number in range(self.next_generation + len(self.asked), last + 1):
+            population = strategy.ask(seeding.ask(number))
+            self.asked.append(Asked(number, strategy.theta, population))
+
     def has_reached(self, goal: float | None) -> bool:
         """True if "current fitness", averaged over the last 10 generations, is at the goal."""
         full = len(self.recent) == STOP_WINDOW
@@ -200,10 +206,7 @@ def evolve(
     submitted = 0  # of those that are asked
     while history.next_generation < generations and not history.has_reached(stop_fitness):
         started = time.monotonic()
-        last = min(history.next_generation + overlap, generations - 1)
-        for number in range(history.next_generation + len(history.asked), last + 1):
-            population = strategy.ask(seeding.ask(number))
-            history.asked.append(Asked(number, strategy.theta, population))
+        history.ask(strategy, seeding, min(history.next_generation + overlap, generations - 1))
         for asked in history.asked[submitted:]:
             evaluator.submit(asked.task(episodes, eval_episodes, seeding))
         told, current = evaluator.gather()

@@ -18,8 +18,16 @@ from evolution.answers import Answer, Layout
 from evolution.evaluation import Evaluations, Part
 from evolution.gathering import Gathering
 from evolution.lookout import Lookout, WorkerFailure
-from evolution.messages import FAILURE, MAX_SECONDS, REFUSAL, RESULT, Failure, Rows
-from evolution.messages import run_spec, task_fields
+from evolution.messages import (
+    FAILURE,
+    MAX_SECONDS,
+    REFUSAL,
+    RESULT,
+    Failure,
+    Rows,
+    run_spec,
+    task_fields,
+)
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 

@@ -62,7 +62,8 @@ def check_workplace(evaluator: str, url: str | None, local: bool, group: str) ->
     """Refuse what ``open_workplace`` could not open, before anything is started.
 
     Raises:
-        ValueError: a misspelt evaluator, an impossible group, or a password that the run's record would show.
+        ValueError: a misspelt evaluator, an impossible group, or a password that the run's record
+            would show.
         ServerError: a server that does not answer or is missing.
         AnotherHeadError: one that has a head already.
     """

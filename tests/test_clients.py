@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-from typing import Any
 
 import numpy as np
 import pytest
@@ -167,7 +166,7 @@ def test_several_tasks_are_there_until_each_ends(head: HeadClient, worker: Worke
 
 
 @pytest.mark.parametrize(
-    ("left", "size", "asked", "taken"),
+    ("left", "size", "asked", "taken"),  # how many tickets, of how many pieces
     [
         (10, 1, (4, 0, 99), 2),
         (10, 1, (4, 5, 99), 5),
@@ -182,13 +181,9 @@ def test_several_tasks_are_there_until_each_ends(head: HeadClient, worker: Worke
     ],
 )
 def test_a_worker_takes_its_share_within_bounds(
-    left: int,
-    size: int,
-    asked: tuple[int, int, int],
-    taken: int,
-    head: HeadClient,
-    worker: WorkerClient,
+    left: int, size: int, asked: tuple[int, int, int], taken: int, db: redis.Redis
 ) -> None:
+    head, worker = HeadClient(db, "run-1", KEYS), WorkerClient(db, "w", KEYS)
     head.add_task(0, {})
     tickets = cut("run-1", 0, range(size * (left + 1)), size)
     head.post(0, tickets)

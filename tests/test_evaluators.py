@@ -25,10 +25,10 @@ from evolution import lookout, redis_evaluator
 from evolution import noise as noise_module
 from evolution import problem as problem_module
 from evolution.evaluation import Evaluations, LocalEvaluator, Part, PieceRunner
+from evolution.lookout import WorkerFailure
 from evolution.messages import Rows
 from evolution.noise import NoiseTable
 from evolution.problem import Problem, choose_problem
-from evolution.lookout import WorkerFailure
 from evolution.redis_evaluator import RedisEvaluator
 
 MakeTask = Callable[[int, int, NoiseTable], list[Part]]

@@ -1,4 +1,4 @@
-"""A relay between the head's server and the workers of a machine changes nothing but the traffic."""
+"""A relay between the head and the workers of a machine changes nothing but the traffic."""
 
 import os
 import signal
