@@ -40,7 +40,7 @@ class Source(click.ParamType):
     ) -> int | Path:
         """See click."""
         if str(value).isdigit():
-            return click.IntRange(min=1).convert(value, param, ctx)
+            return click.IntRange(1, 2**63 - 1).convert(value, param, ctx)
         if not (path := Path(value)).is_file():
             self.fail(f"{value}: no such file, and no run id", param, ctx)
         return path

@@ -42,6 +42,8 @@ def cli(port: int, only_install: bool) -> None:
     """Install Omniboard, the first time, and run it on this machine's store until Ctrl-C."""
     set_up_program()
     node = find_node()
+    if not only_install:
+        check_port(port)  # before a long installation, and again after it
     folder = install(runs_folder() / "board")
     if only_install:
         return

@@ -79,9 +79,13 @@ class RunKeeper:
         """All parts are as before generation ``number``, and what came before is recorded.
 
         A signal may end the run in the middle of a part's change, so the state is taken here.
+
+        Raises:
+            SpoolError: the run has gone on elsewhere.
         """
         if self._observer is None:
             return
+        self._observer.check_ours()
         self._settled = number, {name: part.state() for name, part in self._parts.items()}
         if time.monotonic() - self._saved_at >= self._every:
             self.save()
@@ -90,7 +94,7 @@ class RunKeeper:
         """Write a checkpoint of what settled last, if there is none yet."""
         if self._observer is not None and self._settled is not None:
             self.beat()
-            self._observer.checkpoints.save(*self._settled)
+            self._observer.keep(*self._settled)
             self._settled, self._saved_at = None, time.monotonic()
 
     def beat(self) -> None:

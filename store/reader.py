@@ -188,8 +188,10 @@ class RunReader:
         else:
             artifact = saved.get(max(saved, default=0) if generation is None else generation)
         if artifact is None and not saved:
-            later = ": it is RUNNING, try again later" if self.status == "RUNNING" else ""
-            raise ReadError(f"run {self.id} has saved no policy{later}")
+            later = ": it is RUNNING, try again later, or resume it if it was killed"
+            raise ReadError(
+                f"run {self.id} has saved no policy{later if self.status == 'RUNNING' else ''}"
+            )
         if artifact is None:
             wanted = "no best policy" if best else f"no policy of generation {generation}"
             raise ReadError(f"run {self.id} has {wanted}; there {_listed(saved, 'generation')}")

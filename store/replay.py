@@ -8,7 +8,7 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from store.location import StoreError, find_store, runs_folder
-from store.shipper import Shipper
+from store.shipper import Shipper, TakenOverError
 from store.spool import Spool, spools
 from utils.program import set_up_program
 
@@ -48,8 +48,11 @@ def replay(spool: Spool, store: Database) -> bool:
         return True
     log.info("%s", describe(spool))
     try:
-        Shipper(spool, store).ship()
-    except PyMongoError as error:
+        Shipper(spool, store).ship(last=True)
+    except TakenOverError as error:
+        log.warning("%s: what lies in %s is out of date", error, spool.folder)
+        return True
+    except (PyMongoError, OSError) as error:
         log.error("%s stays: %s", spool.folder, str(error).partition("\n")[0])
         return False
     finally:

@@ -3,10 +3,13 @@
 import socket
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from pymongo.database import Database
 from sacred.utils import SacredError
+
+from store.spool import is_taken, spool_folder
 
 # Settings of where the work is done; all others are the run's own.
 WHERE = (
@@ -51,7 +54,7 @@ def run_to_resume(
         raise ResumeError(f"run {run_id} is of experiment {name}, this is {experiment}")
     if entry["status"] == "COMPLETED":
         raise ResumeError(f"run {run_id} is complete; begin a new one with load_from={run_id}")
-    _check_gone(entry)
+    _check_gone(database.name, entry)
     config = {key: value for key, value in entry["config"].items() if key != "__doc__"}
     return run_id, {**config, **{key: updates[key] for key in WHERE if key in updates}}
 
@@ -61,10 +64,18 @@ def _known(database: Database) -> str:
     return f"The newest are {', '.join(map(str, newest))}" if newest else "There are none yet"
 
 
-def _check_gone(entry: Mapping[str, Any]) -> None:
-    """Refuse a run that another machine is at work on; on this one, the spool's lock tells."""
-    head, beat = entry["info"].get("head", {}), entry["heartbeat"]
-    if entry["status"] != "RUNNING" or head.get("host") == socket.gethostname():
+def _check_gone(database: str, entry: Mapping[str, Any]) -> None:
+    """Refuse a run that is at work; on this machine the lock of its spool tells."""
+    head, beat, mark = entry["info"].get("head", {}), entry["heartbeat"], entry.get("spool") or {}
+    if mark.get("host") == socket.gethostname():
+        folder = spool_folder(Path(mark["folder"]), database, entry)
+        if is_taken(folder):
+            raise ResumeError(f"run {entry['_id']} is at work, in another process of this machine")
+        if folder.exists():
+            return
+    elif head.get("host") == socket.gethostname():
+        return  # from before there were marks
+    if entry["status"] != "RUNNING":
         return
     if beat is not None and datetime.utcnow() - beat < HEARTBEAT_PATIENCE:
         raise ResumeError(

@@ -259,6 +259,7 @@ REFUSED = [
     (("x",), "x: no such file, and no run id"),
     ((".",), ".: no such file, and no run id"),
     (("0",), "0 is not in the range"),
+    ((10**20,), f"{10**20} is not in the range"),
     (("RUN", "--gen", 7), "no policy of generation 7; there are generations 0-3"),
     (("RUN", "--gen", "last"), "'last' is not a valid integer"),
     (("RUN", "--gen", -1), "-1 is not in the range"),

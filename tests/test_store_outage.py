@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from commands import EXPERIMENT, ROOT, Command, Place, setting, wait_until
+from commands import EXPERIMENT, ROOT, Command, Place, record, setting, wait_until
 from stores import connect, end_server
 
 from store.embedded.note import read_note, running_server
@@ -115,6 +115,22 @@ def test_a005_without_a_store_the_way_out_is_told(scene: Scene) -> None:
     assert "unset MONGO_URL to use the embedded store" in head.err
     assert "Traceback" not in head.err
     assert scene.url.partition("@")[0].rpartition(":")[2] not in head.err  # the password
+    assert "'docker compose up -d' in the folder sacred/" in head.err
+    assert "with '-F FOLDER' the run is kept in files" in head.err
+    assert len([line for line in head.err.splitlines() if "no MongoDB" in line]) == 1
+
+
+def test_a005_without_a_store_a_run_goes_into_files_when_asked(scene: Scene) -> None:
+    scene.kill()
+    scene.place.env["MONGO_URL"] = scene.url
+    folder = scene.place.folder / "files"
+    config = setting(**CONFIG, num_generations=5)
+    head = scene.place.start(EXPERIMENT, "with", "sphere", *config, "-F", str(folder))
+    assert "theta sha256" in head.succeed()
+    assert record(folder / "1", "run")["status"] == "COMPLETED"
+    assert record(folder / "1", "metrics")["current fitness"]["steps"] == list(range(6))
+    assert (folder / "1" / "Policy_ep_5.model").exists()
+    assert list(scene.place.runs.glob("spool/*")) == []
 
 
 def test_replay_lists_what_there_is(scene: Scene) -> None:
