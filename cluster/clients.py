@@ -156,6 +156,10 @@ class HeadClient:
         """Take back all that nobody has taken."""
         self._server.delete(self.keys.tickets)
 
+    def ban(self, worker: str) -> None:
+        """Give a worker nothing more of this run."""
+        self._server.sadd(self.keys.banned(self._run_id), worker)
+
     # --- collecting
 
     def results(self, timeout: float) -> list[bytes]:
@@ -182,7 +186,8 @@ class HeadClient:
 
     def _keys_of(self, run_id: str) -> list[str]:
         tasks = self._server.scan_iter(self.keys.task(run_id), count=1000)
-        return [*(name.decode() for name in tasks), self.keys.results(run_id)]
+        own = self.keys.results(run_id), self.keys.banned(run_id)
+        return [*(name.decode() for name in tasks), *own]
 
 
 class WorkerClient:
@@ -199,7 +204,7 @@ class WorkerClient:
         popped: Any = self._server.blpop([self.keys.tickets], timeout=timeout)
         ticket = parse_ticket(popped[1]) if popped else None
         if ticket is not None and ticket.not_for == self.name:
-            self.give_back(ticket)
+            self._leave_to_others([ticket])
             time.sleep(_NOT_MINE)
             return None
         return ticket
@@ -223,13 +228,17 @@ class WorkerClient:
             return []
         popped: Any = self._server.lpop(self.keys.tickets, wanted) or []
         tickets = [ticket for data in popped if (ticket := parse_ticket(data))]
-        mine = [each for each in tickets if self._is_like(each, like)]
-        if others := [each for each in tickets if not self._is_like(each, like)]:
+        if for_others := [each for each in tickets if each.not_for == self.name]:
+            self._leave_to_others(for_others)
+        usable = [each for each in tickets if each.not_for != self.name]
+        same = like.run, like.task
+        if others := [each for each in usable if (each.run, each.task) != same]:
             self.give_back(*others)
-        return mine
+        return [each for each in usable if (each.run, each.task) == same]
 
-    def _is_like(self, one: Ticket, other: Ticket) -> bool:
-        return (one.run, one.task) == (other.run, other.task) and one.not_for != self.name
+    def _leave_to_others(self, tickets: Sequence[Ticket]) -> None:
+        """Put them behind all others, so as not to get them at once again."""
+        self._server.rpush(self.keys.tickets, *encoded(tickets))
 
     # --- runs and tasks
 
@@ -290,6 +299,10 @@ class WorkerClient:
         said = {"name": self.name, **who(), "doing": doing, "holds": held}
         value = json.dumps({**said, "workers": workers, "idle": idle})
         self._server.set(self.keys.worker(self.name), value, ex=WORKER_SECONDS)
+
+    def is_banned(self, run_id: str) -> bool:
+        """True if the head of that run gives this worker nothing more."""
+        return bool(self._server.sismember(self.keys.banned(run_id), self.name))
 
     def leave(self) -> None:
         """Say goodbye."""

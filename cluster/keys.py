@@ -36,6 +36,10 @@ class Keys:
     def results(self, run_id: str) -> str:
         return f"{self.prefix}{run_id}:results"
 
+    def banned(self, run_id: str) -> str:
+        """Workers that are believed no more in that run."""
+        return f"{self.prefix}{run_id}:banned"
+
     def worker(self, name: str = "*") -> str:
         return f"{self.prefix}worker:{name}"
 

@@ -131,7 +131,8 @@ class Relay:
         """The run is over: take from the workers what they have of it."""
         if self._run_id:
             tasks = [self._keys.task(self._run_id, number) for number in self._tasks]
-            self._below.delete(self._keys.run, self._keys.tickets, *tasks)
+            own = self._keys.run, self._keys.tickets, self._keys.banned(self._run_id)
+            self._below.delete(*own, *tasks)
         self._run_id, self._spec, self._tasks = "", {}, {}
 
     # --- results: up
@@ -175,6 +176,10 @@ class Relay:
             for number in over:
                 del self._tasks[number]
                 self._below.delete(self._keys.task(self._run_id, number))
+        if self._run_id:
+            banned: Any = self._above.smembers(self._keys.banned(self._run_id))
+            if banned:
+                self._below.sadd(self._keys.banned(self._run_id), *banned)
         held = [piece for worker in workers for piece in worker["holds"]]
         tickets = [ticket for data in stock if (ticket := parse_ticket(data))]
         held += [[t.task, t.first, t.count] for t in tickets if t.run == self._run_id]

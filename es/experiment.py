@@ -94,6 +94,7 @@ def defaults():
     num_workers = None  # to start here; None: one per core
     min_task_runtime = 0.05  # seconds of work that a worker takes at a time, at least
     overlap = 0  # generations that are asked ahead, so that workers need not wait for the slowest
+    audit = 0.0  # share of the work that two workers do and that is compared bit for bit
     group = "default"  # of workers: several runs share a server, each with a group of its own
 
 
@@ -284,7 +285,8 @@ def evolve_policy(run: "Run", config: Mapping[str, Any]) -> float:
         period, log_evaluations = settings.serialization_period, config["log_evaluations"]
         recorder = SacredRecorder(run, policy, period, log_evaluations)
         run_id = f"{run._id or 'unobserved'}-{secrets.token_hex(4)}"
-        with workplace.evaluator(problem, noise, run_id, settings.min_task_runtime) as evaluator:
+        how = settings.min_task_runtime, settings.audit
+        with workplace.evaluator(problem, noise, run_id, *how) as evaluator:
             final, digest = follow(run, config, strategy, evaluator, recorder)
     sys.stdout.write(f"{final.sentence()}\ntheta sha256 {digest}\n")
     return final.fitness

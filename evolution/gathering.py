@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from evolution.answers import Answer, Layout
+from evolution.audit import Said
 from evolution.evaluation import Evaluations, Part, split
 from evolution.messages import Rows
 
@@ -17,7 +18,7 @@ class Gathering:
         self, number: int, parts: Sequence[Part], layout: Layout, ticket_size: int
     ) -> None:
         self.number, self.layout, self.ticket_size = number, layout, ticket_size
-        self._parts, self._started = parts, time.monotonic()
+        self.parts, self._started = parts, time.monotonic()
         rows, pieces = len(layout), len(layout.group_of)
         self._fitness, self._steps = np.empty(rows, np.float32), np.empty(rows, np.int64)
         self._worker, self._seconds = np.empty(rows, np.int64), np.empty(rows, np.float32)
@@ -26,10 +27,28 @@ class Gathering:
         self.batches: list[float] = []  # seconds that workers took for what they had at a time
         self.waits: list[float] = []  # seconds that they had waited for it
         self.attempts: dict[int, int] = {}  # piece: how often evaluating it ended badly
+        self.rechecks: dict[int, Said] = {}  # pieces that a second worker is to evaluate too
 
-    def missing_pieces(self) -> np.ndarray:
-        """Their numbers, ascending."""
-        return np.flatnonzero(~self._answered)
+    @property
+    def is_complete(self) -> bool:
+        """True if nothing has to be waited for any more."""
+        return not self.missing and not self.rechecks
+
+    def awaited_pieces(self) -> np.ndarray:
+        """The numbers of those that are missing, or to be checked: ascending."""
+        awaited = ~self._answered
+        awaited[list(self.rechecks)] = True
+        return np.flatnonzero(awaited)
+
+    def disown(self, worker: int) -> np.ndarray:
+        """Forget what a worker has answered; returns its pieces, which are missing now."""
+        first_rows = self.layout.first_rows
+        pieces = np.flatnonzero(self._answered & (self._worker[first_rows] == worker))
+        self._answered[pieces] = False
+        self.missing += len(pieces)
+        for piece in pieces.tolist():
+            self.rechecks.pop(piece, None)
+        return pieces
 
     def fill(self, rows: Rows, worker: int) -> np.ndarray:
         """Write down what is new.
@@ -67,8 +86,8 @@ class Gathering:
     def end(self) -> list[Evaluations]:
         """All of it, when nothing is missing; what was asked for is forgotten."""
         columns = self._fitness, self._steps, self._worker, self._seconds
-        evaluations = split(self._parts, *columns)
-        self._parts = ()
+        evaluations = split(self.parts, *columns)
+        self.parts = ()
         return evaluations
 
     @property

@@ -127,7 +127,7 @@ class Lookout:
         for number, first, count in held:
             if number == task.number:
                 claimed[first : first + count] = True
-        missing = task.missing_pieces()
+        missing = task.awaited_pieces()
         unclaimed = missing[~claimed[missing]]
         lost = np.intersect1d(unclaimed, self._unclaimed)
         self._unclaimed = np.setdiff1d(unclaimed, lost)
@@ -150,7 +150,7 @@ class Lookout:
         grace = max(COPY_SECONDS, COPY_FACTOR * usual)
         assert self._taken_since is not None
         chosen = []
-        for piece in task.missing_pieces().tolist():
+        for piece in task.awaited_pieces().tolist():
             count, last = self._copies.get(piece, (0, self._taken_since))
             if now - last >= grace * 2**count:
                 self._copies[piece] = count + 1, now
@@ -163,7 +163,7 @@ class Lookout:
         patience = max(PATIENCE, 5 * self._slowest)
         if now - self._heard < patience or self._client.next_ticket() is not None:
             return
-        missing = task.missing_pieces()
+        missing = task.awaited_pieces()
         log.warning("silent for %.0f s: asking again for %d pieces", patience, len(missing))
         self._heard = now
         self._repost(task, missing)

@@ -15,7 +15,8 @@ from cluster.keys import Keys
 from cluster.tickets import cut
 from cluster.wire import MessageError
 from evolution.answers import Answer, Layout
-from evolution.evaluation import Evaluations, Part
+from evolution.audit import Audit, said_of_each
+from evolution.evaluation import Evaluations, Part, PieceRunner
 from evolution.gathering import Gathering
 from evolution.lookout import Lookout, WorkerFailure
 from evolution.messages import (
@@ -60,6 +61,7 @@ class RedisEvaluator:
         min_seconds: float = 0.05,
         watch: Callable[[], None] = lambda: None,
         expect_others: bool = True,
+        audit: float = 0.0,
     ) -> None:
         """Become the head of the server's workers and declare the run.
 
@@ -68,9 +70,11 @@ class RedisEvaluator:
             min_seconds: a worker takes so much work at a time, if there is.
             watch: called while nothing comes; raises if waiting has become pointless.
             expect_others: go on waiting although all workers that are here refuse the run.
+            audit: a share of the pieces that are evaluated by two workers and compared.
         Raises:
             AnotherHeadError: somebody else is the head here.
         """
+        self._audit = Audit(audit, PieceRunner(problem, noise)) if audit else None
         self._min_seconds, self._watch, self._run_id = min_seconds, watch, run_id
         self._client = HeadClient(server, run_id, keys or Keys())
         self._client.lead()
@@ -119,7 +123,7 @@ class RedisEvaluator:
             AnotherHeadError: this head was away for so long that another took its place.
         """
         task = self._tasks[0]
-        while task.missing:
+        while not task.is_complete:
             if self._displaced is not None:
                 raise self._displaced
             try:
@@ -128,8 +132,9 @@ class RedisEvaluator:
                 new = [self._accept(data) for data in self._client.results(TICK)]
                 if any(new):
                     self._lookout.heard(task)
-                if task.missing:
+                if not task.is_complete:
                     self._lookout.look(task)
+                    self._give_up_checks(task)
             except redis.RedisError as error:
                 self._note_away(error)
         self._tasks.popleft()
@@ -154,6 +159,7 @@ class RedisEvaluator:
         return {
             "results skipped": float(counts.skipped),
             "frac. results skipped": counts.skipped / max(1, counts.skipped + counts.used),
+            "results audited": float(counts.audited),
             "messages rejected": float(counts.rejected),
             "time_to_obtain": counts.waited,
             "workers alive": float(self._lookout.workers),
@@ -221,13 +227,58 @@ class RedisEvaluator:
         raise MessageError(f"an answer to task {number!r:.50}, which is not known")
 
     def _count(self, task: Gathering, worker: str, rows: Rows) -> bool:
-        used = task.fill(rows, self._names.setdefault(worker, len(self._names) + 1))
+        if self._audit is not None and worker in self._audit.liars:
+            self._counts.rejected += 1
+            return False
+        number = self._names.setdefault(worker, len(self._names) + 1)
+        used = task.fill(rows, number)
+        if self._audit is not None and task in self._tasks:
+            self._check(self._audit, task, worker, rows, used)
+            used |= task.fill(rows, number)  # what a liar had said before
         new = int(np.count_nonzero(used))
         age = (self._tasks[0].number if self._tasks else self._number) - task.number
         self._counts.answers.append(task.note(rows, worker, used, age))
         self._counts.used += new
         self._counts.skipped += len(used) - new
         return new > 0 and age == 0
+
+    def _check(
+        self, audit: Audit, task: Gathering, worker: str, rows: Rows, used: np.ndarray
+    ) -> None:
+        """Compare what was to be checked; have some of what is new checked by somebody else."""
+        said = said_of_each(worker, rows, task.layout.group_of)
+        for piece in [each for each in said if each in task.rechecks]:
+            if task.rechecks[piece].worker == worker:
+                continue
+            first = task.rechecks.pop(piece)
+            group = int(task.layout.group_of[piece])
+            self._counts.skipped, self._counts.audited = (
+                self._counts.skipped - group,
+                self._counts.audited + group,
+            )
+            for liar in audit.judge(task.parts, piece, first, said[piece]):
+                self._disown(liar)
+        if worker not in audit.liars:
+            new = rows.pieces[used[np.cumsum(task.layout.group_of[rows.pieces]) - 1]].tolist()
+            chosen = audit.choose(worker, new)
+            task.rechecks |= {piece: said[piece] for piece in chosen}
+            if chosen:
+                self._client.copy(cut(self._run_id, task.number, chosen, 1, worker))
+
+    def _disown(self, liar: str) -> None:
+        """Have all that a worker has answered evaluated by others, and give it nothing more."""
+        self._lookout.refusals[liar] = "it gave a wrong result"
+        self._client.ban(liar)
+        for task in self._tasks:
+            pieces = task.disown(self._names.get(liar, 0))
+            if len(pieces):
+                self._client.copy(cut(self._run_id, task.number, pieces.tolist(), 1, liar))
+
+    def _give_up_checks(self, task: Gathering) -> None:
+        """A worker alone cannot be checked."""
+        if task.rechecks and not task.missing and self._lookout.workers < 2:
+            log.warning("%d pieces stay unchecked: only one worker is left", len(task.rechecks))
+            task.rechecks.clear()
 
     def _retry(self, task: Gathering, worker: str, failure: Failure) -> None:
         """Have others try; after several attempts it is the candidate's fault."""
@@ -237,7 +288,7 @@ class RedisEvaluator:
                 raise WorkerFailure(f"worker {worker}: {failure.reason}")
         log.warning("worker %s failed, asking again: %s", worker, failure.reason)
         not_for = worker if self._lookout.workers > 1 else ""
-        missing = np.intersect1d(failure.pieces, task.missing_pieces()).tolist()
+        missing = np.intersect1d(failure.pieces, task.awaited_pieces()).tolist()
         if missing:
             self._client.copy(cut(self._run_id, task.number, missing, 1, not_for))
 
@@ -257,7 +308,7 @@ class RedisEvaluator:
         """The server may have lost everything: post again all that is missing."""
         self._client.forget_tickets()
         for task in reversed(self._tasks):
-            missing = task.missing_pieces()
+            missing = task.awaited_pieces()
             self._client.repost(cut(self._run_id, task.number, missing, task.ticket_size))
         log.warning("the redis server answers: asking again for what is missing")
         self._away = False
@@ -278,6 +329,8 @@ class RedisEvaluator:
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         self._beats.join()
+        if self._audit is not None:
+            self._audit.close()
         if self._displaced is not None:
             return  # what is there is another's
         try:
@@ -290,5 +343,6 @@ class _Counts:
     """What came while a task was gathered."""
 
     def __init__(self) -> None:
-        self.used, self.skipped, self.rejected, self.waited = 0, 0, 0, 0.0
+        self.used, self.skipped, self.audited, self.rejected = 0, 0, 0, 0
+        self.waited = 0.0
         self.answers: list[Answer] = []

@@ -41,6 +41,9 @@ def serve(client: WorkerClient, goes_on: Callable[[], bool]) -> None:
         try:
             while goes_on():
                 voice.check()
+                if session and session.run_id == voice.banned_from and not session.refused:
+                    session.refuse("the head has caught this worker giving a wrong result")
+                    voice.say(session.run_id, able=False)
                 if session and session.refused and client.run_spec(session.run_id):
                     time.sleep(POLL_SECONDS)  # tickets of this run are for others
                     continue
@@ -75,6 +78,7 @@ class _Voice:
         self._holds: Sequence[Ticket] = ()
         self._lock, self._over = threading.Lock(), threading.Event()
         self._error: redis.RedisError | None = None
+        self.banned_from = ""  # a run whose head gives this worker nothing more
         self._thread = threading.Thread(target=self._repeat, name="worker heartbeat", daemon=True)
 
     def say(self, doing: str, holds: Sequence[Ticket] = (), able: bool = True) -> None:
@@ -109,6 +113,8 @@ class _Voice:
             try:
                 with self._lock:
                     self._client.say(self._doing, self._holds, self._able)
+                    if self._doing and self._client.is_banned(self._doing):
+                        self.banned_from = self._doing
             except redis.RedisError as error:
                 self._error = error
                 return
@@ -153,9 +159,13 @@ class _Run:
                 )
             self._runner = PieceRunner(problem, self._noise)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            self._refuse(str(error))
+            self.refuse(str(error))
 
-    def _refuse(self, reason: str) -> None:
+    def refuse(self, reason: str) -> None:
+        """Take no part in this run."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
         log.error("worker %s refuses run %s: %s", self._client.name, self.run_id, reason)
         self._client.push(self.run_id, {"kind": REFUSAL, "reason": reason})
 
@@ -176,7 +186,7 @@ class _Run:
         try:
             parts = task_parts(message)
         except MessageError as error:
-            self._refuse(str(error))
+            self.refuse(str(error))
             return False
         limits = int(message["share"]), float(message["min_seconds"]), float(message["max_seconds"])
         self._tasks[number] = _Task(parts, *limits, sum(part.pieces for part in parts))

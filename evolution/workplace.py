@@ -33,9 +33,14 @@ class Workplace:
     crew: "subprocess.Popen[bytes] | None" = None
 
     def evaluator(
-        self, problem: Problem, noise: NoiseTable, run_id: str, min_seconds: float
+        self,
+        problem: Problem,
+        noise: NoiseTable,
+        run_id: str,
+        min_seconds: float,
+        audit: float = 0.0,
     ) -> Evaluator:
-        """The evaluator of one run.
+        """The evaluator of one run; see `RedisEvaluator`.
 
         Raises:
             AnotherHeadError: the server already serves a head.
@@ -51,6 +56,7 @@ class Workplace:
             min_seconds=min_seconds,
             watch=self._watch,
             expect_others=self.crew is None,
+            audit=audit,
         )
 
     def _watch(self) -> None:

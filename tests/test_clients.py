@@ -235,6 +235,9 @@ def test_a_ticket_for_others_is_left_to_them(
     head.copy([Ticket("run-1", 0, 5, not_for="w"), Ticket("run-1", 0, 6)])
     assert worker.take(1) is None
     assert worker.take_more(first, 1, 0, 99) == [ticket(0, 6)]
+    post(head, 1, 1)
+    assert worker.take(1) is None
+    assert worker.take(1) == ticket(1, 0)  # it is not the one for others that comes first again
     assert WorkerClient(db, "other", KEYS).take(1) == Ticket("run-1", 0, 5, not_for="w")
 
 
