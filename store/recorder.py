@@ -1,6 +1,8 @@
 """What a run leaves behind: metrics, policies, and the word on how it ended."""
 
 import hashlib
+import logging
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +16,8 @@ from store.results import RESULTS, Result, ResultsFile
 if TYPE_CHECKING:
     import torch
     from sacred.run import Run
+
+log = logging.getLogger(__name__)
 
 
 class StateDictMaker(Protocol):
@@ -140,10 +144,19 @@ class SacredRecorder:
         if fitness is not None:
             described["current fitness"] = fitness
         self._run.info["policies"][name] = described
-        with tempfile.TemporaryDirectory(prefix="evo-policy-") as folder:
-            path = Path(folder) / name
-            torch.save(self._policy.state_dict(theta), path)
-            self._run.add_artifact(str(path), name, content_type="application/octet-stream")
+        try:
+            with tempfile.TemporaryDirectory(prefix="evo-policy-", dir=_memory()) as folder:
+                path = Path(folder) / name
+                torch.save(self._policy.state_dict(theta), path)
+                self._run.add_artifact(str(path), name, content_type="application/octet-stream")
+        except (OSError, RuntimeError) as error:  # torch tells of a full disk by the latter
+            del self._run.info["policies"][name]
+            log.error("%s is lost, it could not be written: %s", name, error)
+
+
+def _memory() -> str | None:
+    """A folder that is not on the disk, which may be full; None if there is none."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _lasting_folder(run: "Run") -> Path | None:

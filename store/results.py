@@ -31,6 +31,9 @@ class Result(NamedTuple):
     valid: bool  # False: it came twice or too late, and was not used
 
 
+MOST_HELD = 16 << 20  # bytes that wait in memory while the disk is full
+
+
 class ResultsFile:
     """A file of results that grows while a run lasts, and goes on with a run that goes on."""
 
@@ -39,7 +42,9 @@ class ResultsFile:
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._path: Path | None = None  # of the file, once it is as it should be
-        self._size = 0
+        self._size = 0  # of what is on the disk
+        self._waiting = b""  # for a disk that is full
+        self._refused = False
 
     def state(self) -> int:
         """The bytes so far, for a checkpoint."""
@@ -50,9 +55,17 @@ class ResultsFile:
         self._size = state
 
     def write(self, results: Iterable[Result]) -> None:
-        """Add lines; a process that is killed afterwards has not lost them."""
-        self._path = self._path or self._begin()
-        self._append(self._path, map(_cells, results))
+        """Add lines; a process that is killed afterwards has not lost what the disk has taken."""
+        self._waiting += _lines(map(_cells, results))
+        try:
+            self._path = self._path or self._begin()
+            self._append(self._path, self._waiting)
+        except OSError as error:
+            self._keep(error)
+            return
+        if self._refused:
+            log.warning("%s is whole again", self._path)
+        self._waiting, self._refused = b"", False
 
     def file(self) -> Path | None:
         """The file, whole lines alone; None if there are no results yet."""
@@ -73,18 +86,34 @@ class ResultsFile:
         self._size = min(there, self._size)
         os.truncate(path, self._size)
         if not self._size:
-            self._append(path, [Result._fields])
+            self._append(path, _lines([Result._fields]))
         return path
+
+    def _keep(self, error: OSError) -> None:
+        """The disk takes nothing: keep the lines in memory, as far as there is room for them."""
+        if not self._refused:
+            log.warning("%s: results wait in memory: %s", RESULTS, error.strerror)
+        self._refused = True
+        if len(self._waiting) > MOST_HELD:
+            log.error("%s has lost %d bytes: the disk is full", RESULTS, len(self._waiting))
+            self._waiting = b""
 
     def _temporary_folder(self) -> Path:
         self._temporary = tempfile.TemporaryDirectory(prefix="evo-results-")
         return Path(self._temporary.name)
 
-    def _append(self, path: Path, rows: Iterable[Iterable[object]]) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        with open(path, "ab") as file:
-            self._size += file.write(text.getvalue().encode(errors="replace"))
+    def _append(self, path: Path, data: bytes) -> None:
+        with open(path, "r+b") as file:
+            file.seek(self._size)  # over what a full disk took half of
+            file.write(data)
+            file.truncate()
+        self._size += len(data)
+
+
+def _lines(rows: Iterable[Iterable[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode(errors="replace")
 
 
 def _cells(result: Result) -> list[object]:

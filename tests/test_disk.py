@@ -17,7 +17,9 @@ import pytest
 from pymongo.errors import PyMongoError
 from stores import served
 
+from store import results
 from store.disk import Disk, FullError
+from store.results import RESULTS, Result, ResultsFile
 from store.shipper import Shipper
 from store.spool import Spool
 
@@ -302,3 +304,38 @@ def test_the_embedded_store_says_so_and_works_again_when_there_is_room(tmp_path:
         filled = database.metrics
         filled.update_one({"_id": 1}, {"$push": {"values": {"$each": [1, 2]}}}, upsert=True)
         assert filled.find_one({})["values"] == [1, 2]  # type: ignore[index]
+
+
+def row(number: int) -> Result:
+    return Result(number, 0, "candidate", 0.5, 3, 1, "w" * 200, 0.1, 1.5, True)
+
+
+def generations(file: Path) -> list[str]:
+    return [line.partition(",")[0] for line in file.read_text().splitlines()]
+
+
+def test_results_wait_in_memory_while_the_disk_is_full(
+    small: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = ResultsFile(small)
+    file.write([row(0)])
+    filler = fill(small, but=0)
+    for number in range(1, 60):
+        file.write([row(number)])
+    assert caplog.text.count("results wait in memory") == 1
+    filler.unlink()
+    file.write([row(60)])
+    assert "is whole again" in caplog.text
+    assert generations(small / RESULTS) == ["generation", *map(str, range(61))]
+    assert file.state() == (small / RESULTS).stat().st_size
+
+
+def test_results_beyond_the_memory_are_told_to_be_lost(
+    small: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "MOST_HELD", 1000)
+    fill(small)
+    file = ResultsFile(small)
+    for number in range(8):
+        file.write([row(number)])
+    assert "has lost" in caplog.text

@@ -15,6 +15,7 @@ from sacred.observers import FileStorageObserver
 from sacred.run import Run
 
 from policy.feedforward import FeedForward
+from store import recorder as recorder_module
 from store.reader import load_policy, read_policy
 from store.recorder import SacredRecorder, theta_sha256
 from store.results import RESULTS, Result
@@ -229,6 +230,17 @@ def test_policies_are_plain_state_dicts(record_run: Callable[..., Record]) -> No
         module = POLICY.module()
         module.load_state_dict(state)
         assert all(tensor.dtype == torch.float32 for tensor in state.values())
+
+
+def test_a_policy_that_cannot_be_written_does_not_end_the_run(
+    record_run: Callable[..., Record], monkeypatch: pytest.MonkeyPatch, caplog: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(recorder_module, "_memory", lambda: str(tmp_path / "nowhere"))
+    record = record_run([1.0, 2.0], period=1, final=3.0)
+    assert record.status == "COMPLETED"
+    assert record.policies == record.info["policies"] == {}
+    assert "Policy_ep_1.model is lost, it could not be written" in caplog.text
+    assert record.metrics["current fitness"]["values"] == [1.0, 2.0, 3.0]
 
 
 def test_a_hash_tells_thetas_apart() -> None:
