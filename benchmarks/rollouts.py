@@ -28,6 +28,7 @@ from references import (
 from torch import nn
 
 from env.envpool_engine import is_installed
+from evolution.decoder import Decoder
 from evolution.evaluation import Part, PieceRunner
 from evolution.noise import NoiseTable
 from evolution.population import Mirrored
@@ -150,7 +151,7 @@ class Bench:
                 found["raw limit envpool"] = envpool_raw_limit(task.env, record.batches)
             else:
                 found["limit gymnasium"] = gymnasium_limit(task.env, record.batches)
-        thetas = self._population.thetas(range(task.slow), self._noise)
+        thetas = self._population.thetas(range(task.slow), Decoder(self._noise))
         seeds = np.repeat(self._seeds, 2, axis=0)[: task.slow]
         found["baseline"] = one_at_a_time(
             task.env, task.hidden_sizes, MODULES[task.activation], thetas, seeds

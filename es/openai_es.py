@@ -1,8 +1,9 @@
 """Evolution Strategies as in Salimans et al. 2017, arXiv:1703.03864, Algorithm 2."""
 
 import copy
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ def make_optimizer(
 
 class OpenAIES:
     """Follows the rank-shaped gradient estimate of antithetic pairs with a torch optimizer."""
+
+    roles: ClassVar[tuple[str, ...]] = ("candidate",)
 
     def __init__(
         self,
@@ -90,13 +93,16 @@ class OpenAIES:
     def theta(self) -> np.ndarray:
         return self._theta.numpy().copy()
 
-    def ask(self, rng: np.random.Generator) -> Mirrored:
+    def ask(self, rng: np.random.Generator) -> list[Mirrored]:
         theta = self.theta
-        return Mirrored(theta, self._sigma, self._noise.sample(rng, self._pairs, len(theta)))
+        return [Mirrored(theta, self._sigma, self._noise.sample(rng, self._pairs, len(theta)))]
 
-    def tell(self, population: Population, evaluations: Evaluations) -> dict[str, float]:
+    def tell(
+        self, populations: Sequence[Population], evaluations: Sequence[Evaluations]
+    ) -> dict[str, float]:
+        (population,), (told,) = populations, evaluations
         assert isinstance(population, Mirrored)
-        utilities = centered_ranks(evaluations.fitness).reshape(-1, 2)
+        utilities = centered_ranks(told.fitness).reshape(-1, 2)
         weights = utilities[:, 0] - utilities[:, 1]  # float32[pairs], how much better + was than -
         gradient = self._noise.weighted_sum(weights, population.noise_indices, population.dim)
         gradient /= len(population)

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from evolution.answers import HERE, Answer, Layout, PartShape
+from evolution.decoder import Decoder
 from evolution.noise import NoiseTable, check_room
 from evolution.population import Population
 from evolution.problem import Problem
@@ -103,7 +104,7 @@ class PieceRunner:
         engine, policy, decode = problem.build()
         check_room(noise.size, policy.num_params)
         self.simulator = Simulator(engine, policy, decode, problem.max_steps)
-        self._noise = noise
+        self._decoder = Decoder(noise)
 
     def evaluate(
         self, parts: Sequence[Part], pieces: Sequence[int]
@@ -140,7 +141,7 @@ class PieceRunner:
             pieces = [piece for _, piece in own]
             group = part.population.group
             rows = [piece * group + member for piece in pieces for member in range(group)]
-            thetas.append(part.population.thetas(rows, self._noise))
+            thetas.append(part.population.thetas(rows, self._decoder))
             seeds += list(np.repeat(part.env_seeds[pieces], group, axis=0))
         episodes = np.array([len(row) for row in seeds])
         owners = np.repeat(np.arange(len(seeds)), episodes)

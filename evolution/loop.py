@@ -95,25 +95,30 @@ class Asked:
 
     number: int
     theta: np.ndarray  # float32[dim], from which they were asked
-    population: Population
+    populations: list[Population]
 
-    def task(self, episodes: int, eval_episodes: int, seeding: Seeding) -> list[Part]:
+    def task(
+        self, roles: Sequence[str], episodes: int, eval_episodes: int, seeding: Seeding
+    ) -> list[Part]:
         """What is evaluated: the candidates, and theta itself."""
-        pieces = len(self.population) // self.population.group
-        theta = Repeated(self.theta, eval_episodes)
-        return [
-            Part(self.population, seeding.training(self.number, pieces, episodes)),
-            Part(theta, seeding.evaluation(self.number, eval_episodes), THETA),
+        parts = [
+            Part(
+                each, seeding.training(self.number, len(each) // each.group, episodes, which), role
+            )
+            for which, (each, role) in enumerate(zip(self.populations, roles, strict=False))
         ]
+        theta = Repeated(self.theta, eval_episodes)
+        return [*parts, Part(theta, seeding.evaluation(self.number, eval_episodes), THETA)]
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
-        population = to_fields(self.population)
-        return {"number": self.number, "theta": self.theta, "population": population}
+        populations = [to_fields(each) for each in self.populations]
+        return {"number": self.number, "theta": self.theta, "populations": populations}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Asked":
-        return cls(state["number"], state["theta"], from_fields(state["population"]))
+        populations = [from_fields(each) for each in state["populations"]]
+        return cls(state["number"], state["theta"], populations)
 
 
 class History:
@@ -144,8 +149,8 @@ class History:
     def ask(self, strategy: Strategy, seeding: Seeding, last: int) -> None:
         """Ask the generations up to ``last`` that have not been asked."""
         for number in range(self.next_generation + len(self.asked), last + 1):
-            population = strategy.ask(seeding.ask(number))
-            self.asked.append(Asked(number, strategy.theta, population))
+            populations = strategy.ask(seeding.ask(number))
+            self.asked.append(Asked(number, strategy.theta, list(populations)))
 
     def has_reached(self, goal: float | None) -> bool:
         """True if "current fitness", averaged over the last 10 generations, is at the goal."""
@@ -208,26 +213,27 @@ def evolve(
         started = time.monotonic()
         history.ask(strategy, seeding, min(history.next_generation + overlap, generations - 1))
         for asked in history.asked[submitted:]:
-            evaluator.submit(asked.task(episodes, eval_episodes, seeding))
-        told, current = evaluator.gather()
+            evaluator.submit(asked.task(strategy.roles, episodes, eval_episodes, seeding))
+        *told, current = evaluator.gather()
         asked = history.asked.pop(0)
         submitted = len(history.asked)
         history.count_work(answers := evaluator.answers())
-        diagnostics = strategy.tell(asked.population, told)
-        steps, seconds = told.steps.sum() + current.steps.sum(), time.monotonic() - started
+        diagnostics = strategy.tell(asked.populations, told)
+        seconds = time.monotonic() - started
         metrics = {
             "gen": float(asked.number),
             **_metrics(asked.theta, told, current, history),
             **evaluator.metrics(),
             **diagnostics,
-            "steps/s": float(steps) / max(seconds, 1e-9),
+            "steps/s": _steps(*told, current) / max(seconds, 1e-9),
             "time per gen": seconds,
             "total time elapsed": history.elapsed,
             "total core-seconds": history.core_seconds,
         }
         history.recent.append(metrics["current fitness"])
         history.next_generation += 1
-        yield Generation(asked.number, asked.theta, told, current, metrics, answers, history.began)
+        generation = asked.number, asked.theta, told[0], current, metrics
+        yield Generation(*generation, answers, history.began)
     evaluator.discard()  # what was asked for generations that will not be
 
 
@@ -262,15 +268,22 @@ def confidence_interval(fitness: np.ndarray) -> float:
     return float(1.96 * fitness.std(ddof=1, dtype=np.float64) / np.sqrt(len(fitness)))
 
 
+def _steps(*evaluations: Evaluations) -> int:
+    return sum(int(each.steps.sum()) for each in evaluations)
+
+
 def _metrics(
-    theta: np.ndarray, told: Evaluations, current: Evaluations, history: History
+    theta: np.ndarray, all_told: Sequence[Evaluations], current: Evaluations, history: History
 ) -> dict[str, float]:
+    told, *others = all_told
     fitness = told.fitness.astype(np.float64)
     current_fitness = float(current.fitness.mean(dtype=np.float64))
-    history.steps += int(told.steps.sum() + current.steps.sum())
-    history.evaluations += len(fitness)
+    history.steps += _steps(*all_told, current)
+    history.evaluations += sum(len(each.fitness) for each in all_told)
     history.best = max(history.best, float(fitness.max()))
-    workers, used = np.unique(np.concatenate([told.worker, current.worker]), return_counts=True)
+    workers, used = np.unique(
+        np.concatenate([each.worker for each in (told, *others, current)]), return_counts=True
+    )
     return {
         "current fitness": current_fitness,
         "current fitness ci": confidence_interval(current.fitness),

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from evolution.noise import NoiseTable
+from evolution.decoder import Decoder, Genome, tensor_sizes
 
 
 class Population(Protocol):
@@ -25,7 +25,7 @@ class Population(Protocol):
     def dim(self) -> int:
         """Parameters of each candidate."""
 
-    def thetas(self, rows: Sequence[int], noise: NoiseTable) -> np.ndarray:
+    def thetas(self, rows: Sequence[int], decoder: Decoder) -> np.ndarray:
         """The candidates in ``rows``, written out: float32[len(rows), dim]."""
 
 
@@ -50,8 +50,8 @@ class Mirrored:
     def dim(self) -> int:
         return len(self.centre)
 
-    def thetas(self, rows: Sequence[int], noise: NoiseTable) -> np.ndarray:
-        written = np.empty((len(rows), self.dim), np.float32)
+    def thetas(self, rows: Sequence[int], decoder: Decoder) -> np.ndarray:
+        written, noise = np.empty((len(rows), self.dim), np.float32), decoder.noise
         for theta, row in zip(written, rows, strict=True):
             signed = np.float32(self.sigma if row % 2 == 0 else -self.sigma)
             np.multiply(noise.get(int(self.noise_indices[row // 2]), self.dim), signed, out=theta)
@@ -76,7 +76,7 @@ class Repeated:
     def dim(self) -> int:
         return len(self.theta)
 
-    def thetas(self, rows: Sequence[int], noise: NoiseTable) -> np.ndarray:
+    def thetas(self, rows: Sequence[int], decoder: Decoder) -> np.ndarray:
         return np.broadcast_to(self.theta, (len(rows), self.dim))
 
 
@@ -96,11 +96,53 @@ class Dense:
     def dim(self) -> int:
         return int(self.values.shape[1])
 
-    def thetas(self, rows: Sequence[int], noise: NoiseTable) -> np.ndarray:
+    def thetas(self, rows: Sequence[int], decoder: Decoder) -> np.ndarray:
         return self.values[np.asarray(rows, np.int64)]
 
 
-KINDS: dict[str, Any] = {cls.kind: cls for cls in (Mirrored, Repeated, Dense)}
+@dataclass(frozen=True, eq=False)
+class Lineages:
+    """Genomes, written as their parents and one mutation each; Such et al. 2018, section 3.1.
+
+    Row r has the genome of parent ``parent_of[r]``, followed by ``mutations[r]``. A parent of -1
+    is none: the mutation makes an ancestor. A mutation of -1 is none: the row is the parent itself.
+    """
+
+    kind: ClassVar[str] = "lineages"
+    group: ClassVar[int] = 1
+
+    shapes: np.ndarray  # int64[tensors, 2], units and weights into each; 0 weights for a bias
+    sigma: float
+    parents: np.ndarray  # int64[n], the parents' genomes one behind the other
+    lengths: np.ndarray  # int64[parents], of each
+    parent_of: np.ndarray  # int64[candidates]
+    mutations: np.ndarray  # int64[candidates]
+
+    def __len__(self) -> int:
+        return len(self.parent_of)
+
+    @property
+    def dim(self) -> int:
+        return int(tensor_sizes(self.shapes).sum())
+
+    def genome(self, row: int) -> Genome:
+        """The indices of a candidate."""
+        parent, mutation = int(self.parent_of[row]), int(self.mutations[row])
+        own = (mutation,) if mutation >= 0 else ()
+        if parent < 0:
+            return own
+        end = int(self.lengths[: parent + 1].sum())
+        return (*self.parents[end - int(self.lengths[parent]) : end].tolist(), *own)
+
+    def thetas(self, rows: Sequence[int], decoder: Decoder) -> np.ndarray:
+        # Children of one parent one behind the other: it is found in memory.
+        written = np.empty((len(rows), self.dim), np.float32)
+        for place in np.argsort(self.parent_of[np.asarray(rows, np.int64)], kind="stable"):
+            written[place] = decoder.write(self.genome(rows[place]), self.shapes, self.sigma)
+        return written
+
+
+KINDS: dict[str, Any] = {cls.kind: cls for cls in (Mirrored, Repeated, Dense, Lineages)}
 
 
 def to_fields(population: Population) -> dict[str, Any]:

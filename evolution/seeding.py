@@ -41,12 +41,16 @@ class Seeding:
         """For the candidates of a generation."""
         return self._generator(_ASK, generation)
 
-    def training(self, generation: int, pieces: int, episodes: int) -> np.ndarray:
-        """Environment seeds of a generation's population: int64[pieces, episodes]."""
+    def training(self, generation: int, pieces: int, episodes: int, which: int = 0) -> np.ndarray:
+        """Environment seeds of a generation's populations: int64[pieces, episodes].
+
+        Args:
+            which: of the populations.
+        """
         shape = (pieces, episodes)
         if self.env_seed is not None and self.env_seed >= 0:
             return np.broadcast_to(self.env_seed + np.arange(episodes), shape)
-        generator = self._generator(_TRAIN, generation)
+        generator = self._generator(_TRAIN, generation, which)
         if self.env_seed is None:
             return np.broadcast_to(generator.integers(*TRAINING, episodes), shape)
         return generator.integers(*TRAINING, shape)
@@ -55,6 +59,6 @@ class Seeding:
         """Environment seeds on which a theta is judged, one episode a row: int64[episodes, 1]."""
         return self._generator(_EVALUATE, generation).integers(*EVALUATION, (episodes, 1))
 
-    def _generator(self, purpose: int, generation: int = 0) -> np.random.Generator:
-        key = (purpose, generation)
+    def _generator(self, purpose: int, generation: int = 0, which: int = 0) -> np.random.Generator:
+        key = (purpose, generation, which) if which else (purpose, generation)
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))

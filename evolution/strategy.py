@@ -1,6 +1,7 @@
 """The one thing an algorithm must be: something you ask for candidates and tell results."""
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -11,21 +12,30 @@ from evolution.population import Population
 class Strategy(Protocol):
     """Maximizes fitness; draws only from the generator it was given.
 
-    The loop calls ``ask`` and ``tell`` in turn, once each per generation.
+    The loop calls ``ask`` and ``tell`` in turn, once each per generation; several generations may
+    be asked before the first of them is told.
+
+    Attributes:
+        roles: what the candidates of each population that ``ask`` returns are called in the list
+            of results; it may return fewer.
     """
+
+    roles: ClassVar[tuple[str, ...]]
 
     @property
     def theta(self) -> np.ndarray:
         """float32[dim]: the parameters one would deploy now; replaced, never changed in place."""
 
-    def ask(self, rng: np.random.Generator) -> Population:
-        """The candidates of the next generation.
+    def ask(self, rng: np.random.Generator) -> Sequence[Population]:
+        """The candidates of the next generation; the metrics common to all are of the first.
 
         Args:
             rng: this generation's own generator; all randomness comes from it.
         """
 
-    def tell(self, population: Population, evaluations: Evaluations) -> dict[str, float]:
+    def tell(
+        self, populations: Sequence[Population], evaluations: Sequence[Evaluations]
+    ) -> dict[str, float]:
         """Learn from one generation; returns the algorithm's own diagnostics as metrics."""
 
     def state(self) -> dict[str, Any]:

@@ -77,16 +77,17 @@ class Still:
     """A strategy that stays where it is."""
 
     theta = np.array([3.0, 4.0], np.float32)
+    roles = ("candidate",)
 
     def __init__(self, pairs: int = 2) -> None:
         self.pairs, self.asked, self.told = pairs, list[float](), list[np.ndarray]()
 
-    def ask(self, rng: np.random.Generator) -> Mirrored:
+    def ask(self, rng: np.random.Generator) -> list[Mirrored]:
         self.asked.append(rng.random())
-        return Mirrored(self.theta, 0.1, np.arange(self.pairs))
+        return [Mirrored(self.theta, 0.1, np.arange(self.pairs))]
 
-    def tell(self, population: Any, evaluations: Evaluations) -> dict[str, float]:
-        self.told.append(evaluations.fitness)
+    def tell(self, populations: Any, evaluations: Sequence[Evaluations]) -> dict[str, float]:
+        self.told.append(evaluations[0].fitness)
         return {"of the strategy": 5.0}
 
     def state(self) -> dict[str, Any]:

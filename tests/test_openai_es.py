@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from es.openai_es import OpenAIES, make_optimizer
+from evolution.decoder import Decoder
 from evolution.evaluation import Evaluations, LocalEvaluator
 from evolution.loop import evolve
 from evolution.noise import NoiseTable
@@ -80,9 +81,9 @@ def test_a010_steps_equal_the_formulas(
     strategy, rng = start(noise, **settings), np.random.default_rng(2)
     theta = strategy.theta.astype(np.float64)
     for _ in range(10):
-        population, fitness = strategy.ask(rng), rng.permutation(10) * 3.0
+        (population,), fitness = strategy.ask(rng), rng.permutation(10) * 3.0
         assert np.array_equal(population.centre, strategy.theta)
-        told = strategy.tell(population, evaluated(fitness))
+        told = strategy.tell([population], [evaluated(fitness)])
         gradient = gradient_by_hand(population, fitness, noise)
         before, theta = theta, by_hand.step(theta, gradient)
         np.testing.assert_allclose(strategy.theta, theta, atol=1e-6)
@@ -95,20 +96,20 @@ def test_a011_the_gradient_points_along_a_linear_objective(noise: NoiseTable) ->
     slope = np.random.default_rng(3).normal(size=DIM)
     strategy = start(noise, pop_size=4000, optimizer="SGD", l2coeff=0.0, lr=1.0)
     before = strategy.theta
-    population = strategy.ask(np.random.default_rng(4))
-    candidates = population.thetas(range(4000), noise)
-    strategy.tell(population, evaluated(candidates @ slope))
+    (population,) = strategy.ask(np.random.default_rng(4))
+    candidates = population.thetas(range(4000), Decoder(noise))
+    strategy.tell([population], [evaluated(candidates @ slope)])
     step = strategy.theta - before
     assert step @ slope / np.linalg.norm(step) / np.linalg.norm(slope) > 0.99
 
 
 def test_a011_pairs_are_mirrored_around_theta_and_differ(noise: NoiseTable) -> None:
     strategy = start(noise, pop_size=200)
-    population = strategy.ask(np.random.default_rng(5))
+    (population,) = strategy.ask(np.random.default_rng(5))
     assert len(population) == 200
     assert population.sigma == SIGMA
     assert len(set(population.noise_indices.tolist())) > 95
-    plus, minus = population.thetas(range(200), noise).reshape(100, 2, DIM).swapaxes(0, 1)
+    plus, minus = population.thetas(range(200), Decoder(noise)).reshape(100, 2, DIM).swapaxes(0, 1)
     np.testing.assert_allclose((plus + minus) / 2, np.tile(strategy.theta, (100, 1)), atol=1e-6)
     assert 0.9 * SIGMA < (plus - strategy.theta).std() < 1.1 * SIGMA
 
@@ -118,7 +119,7 @@ def test_a014_without_a_gradient_theta_shrinks(optimizer: str, noise: NoiseTable
     strategy = start(noise, np.array([0.5, -0.5, 2.0, -2.0] * 3), optimizer=optimizer)
     for _ in range(3):
         before = strategy.theta
-        strategy.tell(strategy.ask(np.random.default_rng(0)), evaluated(np.full(10, 7.0)))
+        strategy.tell(strategy.ask(np.random.default_rng(0)), [evaluated(np.full(10, 7.0))])
         assert (np.sign(strategy.theta) == np.sign(before)).all()
         assert (np.abs(strategy.theta) < np.abs(before)).all()
         if optimizer != "Adam":
@@ -129,7 +130,7 @@ def test_a014_without_a_gradient_theta_shrinks(optimizer: str, noise: NoiseTable
 def test_a014_without_a_gradient_and_decay_theta_stays(optimizer: str, noise: NoiseTable) -> None:
     strategy = start(noise, optimizer=optimizer, l2coeff=0.0)
     before = strategy.theta
-    told = strategy.tell(strategy.ask(np.random.default_rng(0)), evaluated(np.full(10, 7.0)))
+    told = strategy.tell(strategy.ask(np.random.default_rng(0)), [evaluated(np.full(10, 7.0))])
     assert np.array_equal(strategy.theta, before)
     assert told == {"grad norm": 0.0, "update ratio": 0.0}
 
@@ -158,7 +159,7 @@ def test_state_and_restore_go_on_as_if_nothing_had_happened(
     def advance(strategy: OpenAIES, first: int, last: int) -> np.ndarray:
         for number in range(first, last):
             rng = np.random.default_rng(number)
-            strategy.tell(strategy.ask(rng), evaluated(rng.normal(size=10)))
+            strategy.tell(strategy.ask(rng), [evaluated(rng.normal(size=10))])
         return strategy.theta
 
     original = start(noise, optimizer=optimizer)
@@ -173,9 +174,9 @@ def test_state_and_restore_go_on_as_if_nothing_had_happened(
 
 def test_theta_is_replaced_never_changed_in_place(noise: NoiseTable) -> None:
     strategy = start(noise)
-    theta, population = strategy.theta, strategy.ask(np.random.default_rng(0))
+    theta, (population,) = strategy.theta, strategy.ask(np.random.default_rng(0))
     kept = theta.copy()
-    strategy.tell(population, evaluated(np.arange(10)))
+    strategy.tell([population], [evaluated(np.arange(10))])
     assert np.array_equal(theta, kept)
     assert np.array_equal(population.centre, kept)
     assert not np.array_equal(strategy.theta, kept)
@@ -186,14 +187,14 @@ def test_theta_is_replaced_never_changed_in_place(noise: NoiseTable) -> None:
 def test_the_first_theta_is_not_the_callers(noise: NoiseTable) -> None:
     theta = np.ones(DIM, np.float32)
     strategy = start(noise, theta)
-    strategy.tell(strategy.ask(np.random.default_rng(0)), evaluated(np.arange(10)))
+    strategy.tell(strategy.ask(np.random.default_rng(0)), [evaluated(np.arange(10))])
     assert np.array_equal(theta, np.ones(DIM))
 
 
 def test_ask_draws_from_its_generator_alone(noise: NoiseTable) -> None:
-    first, second = (start(noise).ask(np.random.default_rng(6)) for _ in range(2))
+    (first,), (second,) = (start(noise).ask(np.random.default_rng(6)) for _ in range(2))
     assert np.array_equal(first.noise_indices, second.noise_indices)
-    other = start(noise).ask(np.random.default_rng(7))
+    (other,) = start(noise).ask(np.random.default_rng(7))
     assert not np.array_equal(first.noise_indices, other.noise_indices)
 
 

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from cluster.wire import pack, unpack
+from evolution.decoder import Decoder
 from evolution.evaluation import Part
 from evolution.messages import task_fields, task_parts
 from evolution.noise import NoiseTable
 from evolution.population import (
     KINDS,
     Dense,
+    Lineages,
     Mirrored,
     Population,
     Repeated,
@@ -32,6 +34,14 @@ def make(kind: str) -> Population:
         "mirrored": Mirrored(centre(), 0.1, np.array([5, 0, 1000, 199_970])),
         "repeated": Repeated(centre(), 6),
         "dense": Dense(np.arange(5 * DIM, dtype=np.float32).reshape(5, DIM)),
+        "lineages": Lineages(
+            shapes=np.array([[4, 5], [4, 0], [1, 4], [2, 0]]),
+            sigma=0.05,
+            parents=np.array([7, 3, 90_000, 11]),
+            lengths=np.array([3, 1]),
+            parent_of=np.array([0, 1, -1, 0, 1, 0]),
+            mutations=np.array([5, 6, 199_970, -1, -1, 8]),
+        ),
     }
     return made[kind]
 
@@ -41,7 +51,7 @@ each_kind = pytest.mark.parametrize("kind", sorted(KINDS))
 
 def test_a011_antithetic_pairs_are_centre_plus_and_minus_sigma_epsilon(noise: NoiseTable) -> None:
     population = Mirrored(centre(), 0.1, np.array([5, 0, 1000, 199_970]))
-    thetas = population.thetas(range(8), noise)
+    thetas = population.thetas(range(8), Decoder(noise))
     for pair, index in enumerate(population.noise_indices.tolist()):
         epsilon = noise.get(index, DIM)
         step = np.float32(0.1) * epsilon
@@ -54,20 +64,22 @@ def test_a011_antithetic_pairs_are_centre_plus_and_minus_sigma_epsilon(noise: No
 
 
 def test_repeated_and_dense_are_what_was_given(noise: NoiseTable) -> None:
-    assert np.array_equal(make("repeated").thetas(range(6), noise), np.tile(centre(), (6, 1)))
     assert np.array_equal(
-        make("dense").thetas([4, 0], noise), [np.arange(4 * DIM, 5 * DIM), np.arange(DIM)]
+        make("repeated").thetas(range(6), Decoder(noise)), np.tile(centre(), (6, 1))
+    )
+    assert np.array_equal(
+        make("dense").thetas([4, 0], Decoder(noise)), [np.arange(4 * DIM, 5 * DIM), np.arange(DIM)]
     )
 
 
 @each_kind
 def test_any_rows_in_any_order(kind: str, noise: NoiseTable) -> None:
     population = make(kind)
-    whole = population.thetas(range(len(population)), noise)
+    whole = population.thetas(range(len(population)), Decoder(noise))
     assert whole.shape == (len(population), population.dim) == (len(population), DIM)
     assert whole.dtype == np.float32
     for rows in ([], [3], [1, 0, 3, 1], list(range(len(population)))[::-1]):
-        assert np.array_equal(population.thetas(rows, noise), whole[rows])
+        assert np.array_equal(population.thetas(rows, Decoder(noise)), whole[rows])
 
 
 @each_kind
@@ -79,7 +91,9 @@ def test_nothing_changes_on_the_wire(kind: str, noise: NoiseTable) -> None:
     assert type(back) is type(population)
     rows = range(len(population))
     assert len(back) == len(rows)
-    assert np.array_equal(back.thetas(rows, noise), population.thetas(rows, noise))
+    assert np.array_equal(
+        back.thetas(rows, Decoder(noise)), population.thetas(rows, Decoder(noise))
+    )
 
 
 def test_a_pair_travels_as_eight_bytes() -> None:
@@ -121,10 +135,10 @@ def test_a_task_of_many_parts_travels(noise: NoiseTable) -> None:
         pieces = len(population) // population.group
         parts.append(Part(population, rng.integers(0, 2**31, (pieces, episodes))))
     parts[0] = Part(parts[0].population, np.broadcast_to(np.array([7, 8]), (4, 2)))
-    message = unpack(pack(task_fields(parts, share=3, min_seconds=0.25)))
+    message = unpack(pack(task_fields(parts, share=3, min_seconds=0.25, max_seconds=2.0)))
     assert (message["share"], message["min_seconds"]) == (3, 0.25)
     for part, back in zip(parts, task_parts(message), strict=True):
         assert np.array_equal(back.env_seeds, part.env_seeds)
         rows = range(len(part.population))
-        there = back.population.thetas(rows, noise)
-        assert np.array_equal(there, part.population.thetas(rows, noise))
+        there = back.population.thetas(rows, Decoder(noise))
+        assert np.array_equal(there, part.population.thetas(rows, Decoder(noise)))

@@ -1,0 +1,1 @@
+"""Deep genetic algorithms: genomes are lists of indices into the noise table."""
