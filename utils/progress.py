@@ -44,9 +44,13 @@ class Progress:
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Leave the bar as it is: what is written next stands below it."""
         if self._bar is not None:
             self._bar.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _bar(total: int, unit: str, done: int) -> tqdm:
