@@ -97,6 +97,13 @@ def number(name: str, value: Any, least: float | None = 0.0) -> None:
         raise ValueError(f"{name}={value!r}: must be a number{bound}")
 
 
+def above_zero(name: str, value: Any) -> None:
+    """Refuse anything but a finite number above zero."""
+    number(name, value)
+    if value == 0 or value == float("inf"):
+        raise ValueError(f"{name}={value}: must be above zero, and finite")
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

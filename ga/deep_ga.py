@@ -11,6 +11,7 @@ from evolution.decoder import Decoder, Genome, tensor_sizes
 from evolution.evaluation import Evaluations
 from evolution.noise import NoiseTable, check_room
 from evolution.population import Lineages, Population
+from ga.config import check_sizes
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,13 @@ class DeepGA:
         Raises:
             ValueError: sizes that do not fit together, with what would.
         """
-        if not 0 < champions < n_parents < pop_size:
-            raise ValueError(
-                f"champions={champions}, n_parents={n_parents}, pop_size={pop_size}: need"
-                " 0 < champions < n_parents < pop_size"
-            )
-        if not champions <= n_elite_candidates <= n_parents:
-            raise ValueError(
-                f"n_elite_candidates={n_elite_candidates}: choose from champions={champions} to"
-                f" n_parents={n_parents}"
-            )
-        if n_evals < 1:
-            raise ValueError(f"n_evals={n_evals}: elites are evaluated once at least")
+        check_sizes(
+            pop_size=pop_size,
+            n_parents=n_parents,
+            champions=champions,
+            n_elite_candidates=n_elite_candidates,
+            n_evals=n_evals,
+        )
         if not 0 < sigma < float("inf"):
             raise ValueError(f"sigma={sigma}: must be a positive number")
         self._shapes, self._sigma, self._decoder = shapes, sigma, Decoder(noise)

@@ -1,0 +1,37 @@
+"""What every experiment asks of its config before anything is started."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from evolution.noise import check_room
+from evolution.problem import Problem, problem_of
+from evolution.settings import RunSettings, number
+from evolution.show import has_display
+from evolution.workplace import check_workplace
+from policy.base import Policy
+
+
+def checked_run(
+    config: Mapping[str, Any], check_algorithm: Callable[[Mapping[str, Any], Policy], None]
+) -> tuple[RunSettings, Problem]:
+    """The shared settings and the problem of a config, of which every value has been checked.
+
+    Args:
+        check_algorithm: looks at the values that are the algorithm's own.
+    Raises:
+        ValueError: what is wrong, and what would be right.
+        ServerError, AnotherHeadError: the redis server is not there, or taken.
+    """
+    settings = RunSettings.from_config(config)
+    for name in ("render", "force_cpu", "local", "log_evaluations"):
+        if not isinstance(config[name], bool):  # 'false' is a word, and would count as true
+            raise ValueError(f"{name}={config[name]!r}: must be True or False")
+    number("sleep", config["sleep"])
+    if config["render"] and not has_display():
+        raise ValueError("render=True needs a display, and there is none here: leave it out")
+    problem = problem_of(config)
+    policy = problem.make_policy()
+    check_room(settings.noise_size, policy.num_params)
+    check_algorithm(config, policy)
+    check_workplace(settings.evaluator, settings.redis, settings.local, settings.group)
+    return settings, problem

@@ -1,0 +1,53 @@
+"""From the experiment's config to what it means, or one line that says why not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from evolution.checks import checked_run
+from evolution.problem import Problem
+from evolution.settings import RunSettings, above_zero, whole_number
+from policy.base import Policy
+
+SIZES = ("pop_size", "n_parents", "champions", "n_elite_candidates", "n_evals")
+
+
+def checked_config(config: Mapping[str, Any]) -> tuple[RunSettings, Problem]:
+    """See `evolution.checks.checked_run`."""
+    return checked_run(config, _check_algorithm)
+
+
+def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:
+    for name in SIZES:
+        whole_number(name, config[name], 1)
+    above_zero("sigma", config["sigma"])
+    check_sizes(**{name: config[name] for name in SIZES})
+
+
+def check_sizes(
+    *, pop_size: int, n_parents: int, champions: int, n_elite_candidates: int, n_evals: int
+) -> None:
+    """Refuse sizes that do not fit together: ValueError, with what would."""
+    if not 0 < champions < n_parents < pop_size:
+        raise ValueError(
+            f"champions={champions}, n_parents={n_parents}, pop_size={pop_size}: need"
+            " 0 < champions < n_parents < pop_size"
+        )
+    if not champions <= n_elite_candidates <= n_parents:
+        raise ValueError(
+            f"n_elite_candidates={n_elite_candidates}: choose from champions={champions} to"
+            f" n_parents={n_parents}"
+        )
+    if n_evals < 1:
+        raise ValueError(f"n_evals={n_evals}: elites are evaluated once at least")
+
+
+def tensor_shapes(policy: Policy) -> np.ndarray:
+    """The network as genomes are written: int64[tensors, 2], units and weights into each.
+
+    A tensor of one dimension, such as a bias, has 0 weights into each unit.
+    """
+    shapes = [tuple(parameter.shape) for parameter in policy.module().parameters()]
+    pairs = [(shape[0], int(np.prod(shape[1:])) if len(shape) > 1 else 0) for shape in shapes]
+    return np.array(pairs, np.int64)

@@ -1,0 +1,111 @@
+"""Deep genetic algorithms: python ga/experiment.py with lander"""
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cluster.clients import AnotherHeadError
+from cluster.redis_server import ServerError
+from evolution.configs import SHARED
+from evolution.noise import NoiseTable
+from evolution.seeding import Seeding
+from evolution.session import Session
+from evolution.strategy import Strategy
+from ga.config import SIZES, checked_config, tensor_shapes
+from policy.base import Policy
+from store.experiment import ConfigError, in_one_line, new_experiment
+from utils.program import set_up_program
+
+if TYPE_CHECKING:
+    from sacred.run import Run
+
+ex = new_experiment("GA", globals())
+for shared in SHARED:
+    ex.config(shared)
+
+
+@ex.config
+def algorithm():
+    """Such et al. 2018."""
+    pop_size = 1000  # children per generation
+    n_parents = 20  # survivors, of which the next children are made
+    champions = 3  # survivors that are carried on unmutated
+    n_elite_candidates = 10  # survivors that are evaluated again, on fresh episodes
+    n_evals = 30  # times each of them plays a child's episodes
+    sigma = 0.005  # standard deviation of a mutation
+
+
+@ex.named_config
+def lander():
+    """Lunar lander, 18 parameters."""
+    env_name = "LunarLanderContinuous-v3"
+    hidden_sizes = []
+    output_activation = "none"
+    pop_size = 200
+    n_evals = 10
+    num_generations = 100
+    stop_fitness = 250
+    sigma = 0.1
+
+
+@ex.named_config
+def cartpole():
+    """Cart-pole, Elman network of 5 neurons (62 parameters)."""
+    env_name = "CartPole-v1"
+    network = "elman"
+    hidden_sizes = [5]
+    output_activation = "none"
+    pop_size = 100
+    n_parents = 10
+    champions = 2
+    n_elite_candidates = 5
+    n_evals = 5
+    num_generations = 200
+    stop_fitness = 500
+    sigma = 0.1
+
+
+@ex.named_config
+def sphere():
+    """The sphere function in 10 dimensions; for trying things out."""
+    env_name = "Sphere-v0"
+    hidden_sizes = []
+    output_activation = "none"
+    pop_size = 200
+    n_evals = 1
+    num_generations = 100
+    sigma = 0.05
+
+
+@ex.config_hook
+def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) -> dict:
+    """Refuse a bad config before anything is started."""
+    if command_name == "run":
+        with in_one_line(ConfigError, ValueError, ServerError, AnotherHeadError):
+            checked_config(config)
+    return {}
+
+
+@ex.main
+def run(_run: "Run", _config: Mapping[str, Any], network_kwargs: Mapping[str, Any]) -> float:
+    """Evolve genomes; the result is the mean return of the last elite on fresh episodes."""
+    del network_kwargs  # named above because Sacred adds keys only to what somebody asks for
+    with Session(_run, _config, checked_config(_config), make_strategy) as session:
+        for generation in session.generations():
+            session.record(generation)
+        return session.finish()
+
+
+def make_strategy(
+    config: Mapping[str, Any], policy: Policy, noise: NoiseTable, seeding: Seeding
+) -> Strategy:
+    """The algorithm as configured, before its first generation."""
+    from ga.deep_ga import DeepGA
+
+    sizes = {name: config[name] for name in SIZES}
+    return DeepGA(tensor_shapes(policy), noise, sigma=config["sigma"], **sizes)
+
+
+if __name__ == "__main__":
+    set_up_program()
+    ex.run_commandline()
