@@ -25,7 +25,7 @@ from cluster.keys import (
     who,
 )
 from cluster.tickets import Ticket, encoded, parse_ticket
-from cluster.wire import MessageError, pack, unpack
+from cluster.wire import MessageError, VersionError, pack, unpack
 
 log = logging.getLogger(__name__)
 
@@ -243,7 +243,11 @@ class WorkerClient:
     # --- runs and tasks
 
     def run_spec(self, run_id: str) -> dict[str, Any] | None:
-        """What to set up for ``run_id``; None if the head has moved on to another run."""
+        """What to set up for ``run_id``; None if the head has moved on to another run.
+
+        Raises:
+            VersionError: the head is older or newer than this program.
+        """
         spec = self._message(self.keys.run, b"")
         if spec is None or spec.get("run") != run_id:
             return None
@@ -269,6 +273,8 @@ class WorkerClient:
             return None
         try:
             return unpack(data, key)
+        except VersionError:
+            raise
         except MessageError as error:  # the head posts it anew when nobody answers
             log.warning("%s is no message: %s", name, error)
             return None

@@ -18,7 +18,7 @@ import redis
 from cluster.clients import RESULTS_EXPIRE, RESULTS_PER_POP, WorkerClient
 from cluster.keys import BEAT_SECONDS, Keys, workers_alive
 from cluster.tickets import Ticket, encoded, parse_ticket
-from cluster.wire import MessageError, pack, unpack
+from cluster.wire import MessageError, VersionError, pack, unpack
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Relay:
         self._spec: dict[str, Any] = {}
         self._tasks: dict[int, int] = {}  # of this run, those that are below: number, share
         self._able = 1  # workers of this machine
+        self._refused = ""  # a run whose head is of another version
         self._lock = threading.RLock()  # over what is said of run and tasks
 
     def run(self, goes_on: Callable[[], bool]) -> None:
@@ -59,16 +60,20 @@ class Relay:
         def lasts() -> bool:
             return not over.is_set() and goes_on()
 
-        with ThreadPoolExecutor(3, "relay") as pool:
-            pool.submit(_persist, self._adopt, lasts, once=True).result()
-            steps = self._carry_down, self._carry_up, self._look_after
-            tasks = [pool.submit(_persist, step, lasts) for step in steps]
-            wait(tasks, return_when=FIRST_COMPLETED)
-            over.set()
-            for task in tasks:
-                task.result()
-        with contextlib.suppress(redis.RedisError):
-            self._client.leave()
+        try:
+            with ThreadPoolExecutor(3, "relay") as pool:
+                try:
+                    pool.submit(_persist, self._adopt, lasts, once=True).result()
+                    steps = self._carry_down, self._carry_up, self._look_after
+                    tasks = [pool.submit(_persist, step, lasts) for step in steps]
+                    wait(tasks, return_when=FIRST_COMPLETED)
+                finally:
+                    over.set()
+                for task in tasks:
+                    task.result()
+        finally:
+            with contextlib.suppress(redis.RedisError):
+                self._client.leave()
 
     def _adopt(self) -> None:
         """Go on where another relay of this machine was killed."""
@@ -86,14 +91,19 @@ class Relay:
 
     def _carry_down(self) -> None:
         """Keep about one ticket per worker in stock, beside those at work."""
+        if self._refuses():
+            time.sleep(WAIT_SECONDS)  # its tickets are for others
+            return
         stock: Any = self._below.llen(self._keys.tickets)
         if stock >= self._able:
             time.sleep(STOCK_SECONDS)
             return
         ticket = self._client.take(WAIT_SECONDS)
         if ticket is None or not self._know(ticket):
+            if ticket is not None and self._refused == ticket.run:
+                self._client.give_back(ticket)
             return
-        share = max(self._tasks[ticket.task] // self._able, 1)
+        share = max(self._tasks.get(ticket.task, 1) // self._able, 1)
         wanted = max(self._able - stock - 1, 0) * ticket.count
         most = 1 << 20
         tickets = [ticket, *self._client.take_more(ticket, share, wanted, most)]
@@ -102,12 +112,34 @@ class Relay:
     def _know(self, ticket: Ticket) -> bool:
         """Have the ticket's run and task below; false if they are over."""
         with self._lock:
+            if self._run_id and not self._below.exists(self._keys.run):
+                self._clear()  # the server below was started again, and is empty
             if ticket.run != self._run_id and not self._fetch_run(ticket.run):
                 return False
             return ticket.task in self._tasks or self._fetch_task(ticket.task)
 
+    def _refuses(self) -> bool:
+        """True while a run is posted that this program cannot read."""
+        if self._refused:
+            try:
+                self._client.run_spec(self._refused)
+                self._refused = ""
+            except VersionError:
+                pass
+        return bool(self._refused)
+
+    def _posted(self, run_id: str) -> dict[str, Any] | None:
+        """What workers are to set up for that run; None if it is not posted, or not for us."""
+        try:
+            return self._client.run_spec(run_id)
+        except VersionError as error:
+            if run_id != self._refused:
+                log.error("relay %s refuses run %s: %s", self._client.name, run_id, error)
+            self._refused = run_id
+            return None
+
     def _fetch_run(self, run_id: str, clear: bool = True) -> bool:
-        spec = self._client.run_spec(run_id)
+        spec = self._posted(run_id)
         if spec is None:
             return False
         if clear:
@@ -166,7 +198,7 @@ class Relay:
         self._able = max(sum(worker["workers"] for worker in workers), 1)
         stock: Any = self._below.lrange(self._keys.tickets, 0, -1)
         with self._lock:
-            if self._run_id and self._client.run_spec(self._run_id) is None:
+            if self._run_id and self._posted(self._run_id) is None:
                 self._clear()
             over = [
                 number
@@ -183,9 +215,10 @@ class Relay:
         held = [piece for worker in workers for piece in worker["holds"]]
         tickets = [ticket for data in stock if (ticket := parse_ticket(data))]
         held += [[t.task, t.first, t.count] for t in tickets if t.run == self._run_id]
-        able = sum(worker["workers"] for worker in workers)
+        able = 0 if self._refused else sum(worker["workers"] for worker in workers)
         idle = sum(worker["idle"] for worker in workers)
-        self._client.say_all(self._run_id, held, workers=able, idle=max(idle - len(stock), 0))
+        idle = min(max(idle - len(stock), 0), able)
+        self._client.say_all(self._run_id, held, workers=able, idle=idle)
         time.sleep(BEAT_SECONDS)
 
 

@@ -26,6 +26,10 @@ class MessageError(ValueError):
     """Bytes that are not a message of ours."""
 
 
+class VersionError(MessageError):
+    """A message of ours, in another version than this program's."""
+
+
 def pack(message: dict[str, Any], key: bytes = b"") -> bytes:
     """Encode a flat dict of JSON values and NumPy arrays.
 
@@ -65,7 +69,7 @@ def unpack(data: bytes, key: bytes = b"", limit: int = MAX_BYTES) -> dict[str, A
         raise MessageError("the bytes do not begin as a message of ours does")
     if version != VERSION:
         older = "its sender" if version < VERSION else "this program"
-        raise MessageError(
+        raise VersionError(
             f"message version {version}, this program speaks {VERSION}: {older} is the older one,"
             " to be brought up to date"
         )
