@@ -16,6 +16,7 @@ ROWS: dict[str, Any] = {
     "steps": np.array([4, 5, 6], np.int32),
     "seconds": 0.5,
     "waited": 0.25,
+    "cpu_seconds": 0.125,
 }
 GROUP_OF = np.array([2, 1, 1])
 
