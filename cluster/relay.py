@@ -17,14 +17,17 @@ import redis
 
 from cluster.clients import RESULTS_EXPIRE, RESULTS_PER_POP, WorkerClient
 from cluster.keys import BEAT_SECONDS, Keys, workers_alive
-from cluster.tickets import Ticket, encoded, parse_ticket
+from cluster.merging import merged
+from cluster.tickets import MOST_PIECES, Ticket, cut, encoded, parse_ticket
 from cluster.wire import MessageError, VersionError, pack, unpack
 
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.5  # that a pop may block
 STOCK_SECONDS = 0.005  # between looks at a stock that is large enough
-GATHER_SECONDS = 0.005  # that a result waits for others to go with it
+GATHER_SECONDS = 0.005  # from one batch of results that goes up to the next
+LOT_SECONDS = 0.025  # that the pieces taken at a time should last at least
+TICKETS_PER_WORKER = 4  # into which they are cut
 RETRY_SECONDS = 0.5
 SHARES = 2  # see `evolution.redis_evaluator`
 
@@ -48,6 +51,7 @@ class Relay:
         self._able = 1  # workers of this machine
         self._refused = ""  # a run whose head is of another version
         self._lock = threading.RLock()  # over what is said of run and tasks
+        self._lot, self._went_up = _Lot(), 0.0
 
     def run(self, goes_on: Callable[[], bool]) -> None:
         """Work until told to stop; whatever server is away is waited for.
@@ -98,16 +102,20 @@ class Relay:
         if stock >= self._able:
             time.sleep(STOCK_SECONDS)
             return
+        self._lot.runs_low()
         ticket = self._client.take(WAIT_SECONDS)
         if ticket is None or not self._know(ticket):
             if ticket is not None and self._refused == ticket.run:
                 self._client.give_back(ticket)
             return
         share = max(self._tasks.get(ticket.task, 1) // self._able, 1)
-        wanted = max(self._able - stock - 1, 0) * ticket.count
-        most = 1 << 20
-        tickets = [ticket, *self._client.take_more(ticket, share, wanted, most)]
-        self._below.rpush(self._keys.tickets, *encoded(tickets))
+        wanted = max((self._able - stock - 1) * ticket.count, self._lot.wanted - ticket.count)
+        tickets = [ticket, *self._client.take_more(ticket, share, wanted, MOST_PIECES)]
+        pieces = sum(each.count for each in tickets)
+        self._lot.taken(pieces)
+        size = max(1, pieces // (TICKETS_PER_WORKER * self._able))
+        smaller = [s for t in tickets for s in cut(t.run, t.task, t.pieces, size, t.not_for)]
+        self._below.rpush(self._keys.tickets, *encoded(smaller))
 
     def _know(self, ticket: Ticket) -> bool:
         """Have the ticket's run and task below; false if they are over."""
@@ -170,7 +178,8 @@ class Relay:
     # --- results: up
 
     def _carry_up(self) -> None:
-        run_id = self._run_id
+        with self._lock:
+            run_id, spec = self._run_id, self._spec
         if not run_id:
             time.sleep(STOCK_SECONDS)
             return
@@ -178,14 +187,15 @@ class Relay:
         first: Any = self._below.blpop([name], timeout=WAIT_SECONDS)
         if first is None:
             return
-        time.sleep(GATHER_SECONDS)
+        time.sleep(max(0.0, self._went_up + GATHER_SECONDS - time.monotonic()))
         more: Any = self._below.lpop(name, RESULTS_PER_POP - 1) or []
         results = [first[1], *more]
         try:
             with self._above.pipeline(transaction=False) as pipe:
-                pipe.rpush(name, *results)
+                pipe.rpush(name, *merged(results, bytes.fromhex(spec["key"])))
                 pipe.expire(name, RESULTS_EXPIRE)
                 pipe.execute()
+            self._went_up = time.monotonic()
         except redis.RedisError:
             self._below.lpush(name, *reversed(results))
             raise
@@ -220,6 +230,26 @@ class Relay:
         idle = min(max(idle - len(stock), 0), able)
         self._client.say_all(self._run_id, held, workers=able, idle=idle)
         time.sleep(BEAT_SECONDS)
+
+
+class _Lot:
+    """How many pieces to take from above at a time: few, unless they are done in a moment."""
+
+    def __init__(self) -> None:
+        self.wanted, self._taken, self._measured = 1, 0.0, True
+
+    def taken(self, pieces: int) -> None:
+        """So many came; fewer than wanted tell nothing."""
+        self._taken, self._measured = time.monotonic(), pieces < self.wanted
+
+    def runs_low(self) -> None:
+        """It is time to take more; learn from how long the last ones lasted."""
+        lasted = time.monotonic() - self._taken
+        if not self._measured and lasted < LOT_SECONDS:
+            self.wanted = min(2 * self.wanted, MOST_PIECES)
+        elif not self._measured and lasted > 4 * LOT_SECONDS:
+            self.wanted = max(self.wanted // 2, 1)
+        self._measured = True
 
 
 def _persist(step: Callable[[], None], lasts: Callable[[], bool], once: bool = False) -> None:

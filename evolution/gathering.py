@@ -25,6 +25,7 @@ class Gathering:
         self._answered = np.zeros(pieces, np.bool_)
         self.missing = pieces  # how many
         self.batches: list[float] = []  # seconds that workers took for what they had at a time
+        self.slowest = 0.0  # of them
         self.waits: list[float] = []  # seconds that they had waited for it
         self.attempts: dict[int, int] = {}  # piece: how often evaluating it ended badly
         self.rechecks: dict[int, Said] = {}  # pieces that a second worker is to evaluate too
@@ -75,6 +76,7 @@ class Gathering:
         brought = np.unique(answer)
         self.waits += batch.waited[brought].tolist()
         self.batches += batch.seconds[brought].tolist()
+        self.slowest = max(self.slowest, batch.seconds[brought].max(initial=0.0))
         return used
 
     def note(self, batch: Batch, used: np.ndarray, age: int) -> list[Answer]:

@@ -100,10 +100,10 @@ class RedisEvaluator:
 
     def submit(self, parts: Sequence[Part]) -> None:
         """See ``Evaluator``."""
-        workers = max(1, self._lookout.workers)
+        workers, smallest = self._present()
         layout = self._layout(parts)
         pieces = len(layout.group_of)
-        size = max(1, pieces // (TICKETS_PER_WORKER * workers))
+        size = max(1, pieces * smallest // (TICKETS_PER_WORKER * workers))
         task = Gathering(self._number, parts, layout, size)
         longest = max(self._min_seconds, self._longest / SHARES)
         fields = task_fields(parts, SHARES * workers, self._min_seconds, longest)
@@ -169,6 +169,15 @@ class RedisEvaluator:
         return self._last_counts.answers
 
     # --- tasks
+
+    def _present(self) -> tuple[int, int]:
+        """How many workers there are, and how many speak with one voice at least."""
+        if not self._lookout.workers:
+            try:
+                self._lookout.count()
+            except redis.RedisError as error:
+                self._note_away(error)
+        return max(1, self._lookout.workers), max(1, self._lookout.smallest)
 
     def _layout(self, parts: Sequence[Part]) -> Layout:
         """How this task is numbered; mostly as the one before."""

@@ -256,7 +256,8 @@ class _Run:
             reason = f"{type(error).__name__}: {error}"
             return {"kind": FAILURE, "pieces": numbers, "reason": reason}
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
-        return Rows(numbers, fitness, steps.astype(np.int32), seconds, waited, cpu).to_fields()
+        times = (round(each, 6) for each in (seconds, waited, cpu))
+        return Rows(numbers, fitness, steps.astype(np.int32), *times).to_fields()
 
     def close(self) -> None:
         if self._runner:
