@@ -75,7 +75,7 @@ class HeadClient:
             if other["host"] == socket.gethostname() or time.monotonic() > deadline:
                 raise AnotherHeadError(other)
             time.sleep(0.2)  # a dead head on another machine is known by its silence
-        self._server.delete(self.keys.tickets)
+        self._remove_leavings()
 
     def _say(self, *, only_if_absent: bool) -> bool:
         value = json.dumps(self._status)
@@ -91,8 +91,15 @@ class HeadClient:
         if not is_gone(other):
             return False
         log.info("the head of run %s is gone: taking its place", other["run"])
-        self._server.delete(self.keys.head, *self._keys_of(other["run"]))
+        self._server.delete(self.keys.head)
         return True
+
+    def _remove_leavings(self) -> None:
+        """Delete what heads that were killed have left, perhaps long ago; workers may stay."""
+        head, worker = self.keys.head.encode(), self.keys.worker("").encode()
+        names = self._server.scan_iter(self.keys.prefix + "*", count=1000)
+        if left := [name for name in names if name != head and not name.startswith(worker)]:
+            self._server.unlink(*left)
 
     def beat(self, generation: int, rate: float) -> None:
         """Say that this head lives, and how it goes; to be called every second or two.
