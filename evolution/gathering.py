@@ -27,6 +27,7 @@ class Gathering:
         self.batches: list[float] = []  # seconds that workers took for what they had at a time
         self.slowest = 0.0  # of them
         self.waits: list[float] = []  # seconds that they had waited for it
+        self.early: list[Answer] = []  # that came before its turn: it may never be gathered
         self.attempts: dict[int, int] = {}  # piece: how often evaluating it ended badly
         self.rechecks: dict[int, Said] = {}  # pieces that a second worker is to evaluate too
 

@@ -191,6 +191,7 @@ class RedisEvaluator:
         self._longest = task.elapsed
         self._rate = task.total_steps / task.elapsed
         self._counts.waited = float(np.mean(task.waits)) if task.waits else 0.0
+        self._counts.answers[:0] = task.early
         self._last_counts, self._counts = self._counts, _Counts()
         self._ended[task.number] = task
         self._ended.pop(task.number - REMEMBERED, None)
@@ -273,7 +274,8 @@ class RedisEvaluator:
             used |= task.fill(batch, np.array(numbers))  # what a liar had said before
         new = int(np.count_nonzero(used))
         age = (self._tasks[0].number if self._tasks else self._number) - task.number
-        self._counts.answers += task.note(batch, used, age)
+        answers = task.early if age < 0 else self._counts.answers
+        answers += task.note(batch, used, max(age, 0))
         self._counts.used += new
         self._counts.skipped += len(used) - new
         return new > 0 and age == 0
