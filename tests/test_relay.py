@@ -221,6 +221,19 @@ def test_a073_a_killed_relay_is_replaced(
             check(evaluator.evaluate(task), right)
 
 
+def test_a073_a_machines_server_that_has_lost_everything_is_filled_again(
+    stage: Stage, machines: Callable[[int, int], Sequence[Machine]]
+) -> None:
+    (machine,) = machines(1, 1)
+    problem = PROBLEMS["sphere"]()
+    tasks = [stage.reference(problem, seed) for seed in range(4)]
+    with stage.head(problem) as evaluator:
+        for task, right in tasks:
+            check(evaluator.evaluate(task), right)
+            flush(machine.db, KEYS)
+            machine.crew.wait(lambda: [w["doing"] for w in workers_alive(machine.db, KEYS)] == [""])
+
+
 def test_a071_a_new_run_reaches_workers_behind_a_relay(
     stage: Stage, machines: Callable[[int, int], Sequence[Machine]]
 ) -> None:
