@@ -161,7 +161,7 @@ def start_server(listening: Listening | None = None, socket_path: Path | None = 
     except BaseException:
         server.close()
         raise
-    (folder / "up").touch()
+    (folder / "up").touch(0o600)
     return server
 
 

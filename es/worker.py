@@ -39,7 +39,7 @@ log = logging.getLogger("worker")
 LOOK_SECONDS = 0.5  # between attempts to find a server
 CHECK_SECONDS = 1.0  # between looks whether another server has taken its place
 
-Find = Callable[[], str | None]  # the URL of a server, if there is one
+Find = Callable[[], str]  # the URL of a server; a ServerError if there is none
 Lasts = Callable[[], bool]  # false when it is time to end
 
 
@@ -121,7 +121,7 @@ def start_workers(
     if force_relay:
         find = functools.partial(_mirror_url, relay_socket_path)
     else:
-        find = functools.partial(find_url, url, WORKER_USER)
+        find = functools.partial(_master_url, url)
     with Keeper() as keeper:
         _import(preload)
         _keep(keeper, _crew(num_workers, find, keys), until_stdin_ends=until_stdin_ends)
@@ -194,7 +194,7 @@ def run_relay(
 def _find_master(host: str | None, port: int) -> Find:
     """Where the head's server is."""
     if host is None:
-        return functools.partial(find_url, None, WORKER_USER)
+        return functools.partial(_master_url, None)
     try:
         url = url_of(host, port, WORKER_USER)
     except ServerError as error:
@@ -202,9 +202,16 @@ def _find_master(host: str | None, port: int) -> Find:
     return lambda: url
 
 
-def _mirror_url(socket_path: Path | None) -> str | None:
-    noted = running_server(mirror(socket_path))
-    return noted["url"] if noted else None
+def _master_url(configured: str | None) -> str:
+    if url := find_url(configured, WORKER_USER):
+        return url
+    raise ServerError("no server: start one with 'python es/head.py run-server'")
+
+
+def _mirror_url(socket_path: Path | None) -> str:
+    if noted := running_server(mirror(socket_path)):
+        return noted["url"]
+    raise ServerError("no mirror: start one with 'python es/worker.py run-mirror'")
 
 
 def _own_server(socket_path: Path | None) -> Server:
@@ -266,8 +273,7 @@ def _work(find: Find, name: str, keys: Keys, speaks: bool) -> None:
         waiting = _Waiting(speaks)
         while True:
             try:
-                url = _found(find, "no server: start one with 'python es/head.py run-server'")
-                serve(WorkerClient(connect(url), name, keys), lambda: True)
+                serve(WorkerClient(connect(find()), name, keys), lambda: True)
             except PasswordError as error:
                 raise HopelessError(str(error)) from error
             except (redis.RedisError, ServerError) as error:
@@ -282,9 +288,8 @@ def _relay(find_above: Find, find_below: Find, name: str, keys: Keys, lasts: Any
     waiting = _Waiting(True)
     while lasts():
         try:
-            above = _found(find_above, "no server of a head is known")
-            below = _found(find_below, "no mirror: start one with 'python es/worker.py run-mirror'")
-            for url in (above, below):
+            below, above = find_below(), find_above()
+            for url in (below, above):
                 connect(url).close()
             stay = _unless_moved({find_above: above, find_below: below}, lasts)
             Relay(client_of(above), client_of(below), name, keys).run(stay)
@@ -297,13 +302,6 @@ def _relay(find_above: Find, find_below: Find, name: str, keys: Keys, lasts: Any
             waiting.over()
 
 
-def _found(find: Find, otherwise: str) -> str:
-    url = find()
-    if url is None:
-        raise ServerError(otherwise)
-    return url
-
-
 def _unless_moved(places: dict[Find, str], lasts: Lasts) -> Lasts:
     """As long as ``lasts``, and while the servers are where they were."""
     next_check = time.monotonic() + CHECK_SECONDS
@@ -313,25 +311,33 @@ def _unless_moved(places: dict[Find, str], lasts: Lasts) -> Lasts:
         if time.monotonic() < next_check:
             return lasts()
         next_check = time.monotonic() + CHECK_SECONDS
-        return lasts() and all(find() in (url, None) for find, url in places.items())
+        return lasts() and all(_is_there(*place) for place in places.items())
 
     return stays
 
 
+def _is_there(find: Find, url: str) -> bool:
+    """False if ``find`` finds another one."""
+    try:
+        return find() == url
+    except ServerError:
+        return True
+
+
 class _Waiting:
-    """Says once why it waits."""
+    """Says why it waits, and nothing again that it has just said."""
 
     def __init__(self, speaks: bool) -> None:
-        self._silent = not speaks
-        self._said = False
+        self._speaks, self._said = speaks, ""
 
     def say(self, error: Exception) -> None:
-        if not (self._said or self._silent):
-            log.warning("waiting: %s", str(error).partition("\n")[0])
-        self._said = True
+        reason = str(error).partition("\n")[0]
+        if self._speaks and reason != self._said:
+            log.warning("waiting: %s", reason)
+        self._said = reason
 
     def over(self) -> None:
-        self._said = False
+        self._said = ""
 
 
 if __name__ == "__main__":
