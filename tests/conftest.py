@@ -32,8 +32,9 @@ WaitFor = Callable[[Callable[[], object]], None]
 def own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep tests away from the developer's servers, settings and runs."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("EVO_REDIS", "MONGO_URL"):
+        for name in ("EVO_REDIS", "MONGO_URL", "EVO_SETTINGS"):
             patch.delenv(name, raising=False)
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         patch.setenv("EVO_RUNS", str(tmp_path_factory.mktemp("runs")))
         yield
