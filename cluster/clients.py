@@ -155,9 +155,14 @@ class HeadClient:
         self._server.delete(key)
 
     def next_ticket(self) -> Ticket | None:
-        """The first that nobody has taken yet."""
-        first: Any = self._server.lindex(self.keys.tickets, 0)
-        return parse_ticket(first) if first else None
+        """The first that nobody has taken yet; what lies before it is nobody's, and goes."""
+        name = self.keys.tickets
+        while (first := self._server.lindex(name, 0)) is not None:
+            ticket = parse_ticket(first)  # type: ignore[arg-type]
+            if ticket is not None and ticket.run == self._run_id:
+                return ticket
+            self._server.lrem(name, 1, first)  # type: ignore[arg-type]
+        return None
 
     def forget_tickets(self) -> None:
         """Take back all that nobody has taken."""
