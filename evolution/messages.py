@@ -51,9 +51,10 @@ def task_parts(message: dict[str, Any]) -> list[Part]:
         MessageError: fields that are missing or do not fit together.
     """
     try:
-        limits = message["min_seconds"], message["max_seconds"]
-        if message["share"] < 1 or not all(0 <= limit <= MAX_SECONDS for limit in limits):
-            raise ValueError(f"share={message['share']}, seconds {limits}")
+        share, limits = message["share"], (message["min_seconds"], message["max_seconds"])
+        sound = type(share) is int and all(type(limit) in (int, float) for limit in limits)
+        if not sound or share < 1 or not all(0 <= limit <= MAX_SECONDS for limit in limits):
+            raise ValueError(f"share={share!r:.50}, seconds {limits!r:.50}")
         return [_part(message, f"{i}.") for i in range(int(message["parts"]))]
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise MessageError(f"no task: {error}") from error

@@ -180,8 +180,8 @@ class _Run:
                 )
             self._runner = PieceRunner(problem, self._noise)
             log.info("worker %s serves run %s", client.name, run_id)
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            self.refuse(str(error))
+        except Exception as error:  # whatever an engine or a user's module may raise
+            self.refuse(str(error) if isinstance(error, ValueError) else repr(error))
 
     def refuse(self, reason: str) -> None:
         """Take no part in this run."""
