@@ -30,6 +30,7 @@ from cluster.wire import MessageError, VersionError, pack, unpack
 log = logging.getLogger(__name__)
 
 RESULTS_PER_POP = 1000
+GATHER_SECONDS = 0.002  # from one batch of results that a head takes to the next
 RESULT_BYTES = 1 << 28  # that one answer may have
 KEY_BYTES = 32
 RESULTS_EXPIRE = 3600  # seconds after the last answer, should nobody read them
@@ -53,6 +54,7 @@ class HeadClient:
         self._server, self._run_id, self.keys = server, run_id, keys
         self._status: dict[str, Any] = {**who(), "run": run_id, "generation": 0, "rate": 0.0}
         self._key = secrets.token_bytes(KEY_BYTES)
+        self._collected = 0.0  # when, on time.monotonic()
         self._posted: dict[str, bytes] = {}  # what must be there as long as the run lasts
 
     # --- leading
@@ -180,6 +182,8 @@ class HeadClient:
         first: Any = self._server.blpop([key], timeout=timeout)
         if first is None:
             return []
+        time.sleep(max(0.0, self._collected + GATHER_SECONDS - time.monotonic()))
+        self._collected = time.monotonic()
         more: Any = self._server.lpop(key, RESULTS_PER_POP) or []
         return [first[1], *more]
 

@@ -1,5 +1,6 @@
 """Many messages in one, which costs the network and its reader less than each by itself."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,31 +68,32 @@ def _cut(array: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
 
 def merged(data: Sequence[bytes], key: bytes) -> list[bytes]:
     """The same messages in fewer; what is no message, or cannot be merged, stays as it is."""
-    alike: dict[tuple[Any, ...], list[tuple[bytes, dict[str, Any]]]] = {}
+    alike: dict[tuple[Any, ...], list[tuple[bytes, list[dict[str, Any]]]]] = {}
     rest = list[bytes]()
     for each in data:
-        message = _small_message(each, key)
-        form = _form(message) if message is not None else None
-        if message is None or form is None:
+        messages = _small_messages(each, key)
+        form = _form(messages[0]) if messages else None
+        if form is None:
             rest.append(each)
         else:
-            alike.setdefault(form, []).append((each, message))
+            alike.setdefault(form, []).append((each, messages))
     for group in alike.values():
         single = len(group) == 1
-        rest.append(group[0][0] if single else pack(merge([m for _, m in group]), key))
+        together = itertools.chain.from_iterable(messages for _, messages in group)
+        rest.append(group[0][0] if single else pack(merge(list(together)), key))
     return rest
 
 
-def _small_message(data: bytes, key: bytes) -> dict[str, Any] | None:
+def _small_messages(data: bytes, key: bytes) -> list[dict[str, Any]]:
     try:
-        return unpack(data, key, SMALL_BYTES)
+        return split(unpack(data, key, SMALL_BYTES))
     except MessageError:  # whoever it is for will say so
-        return None
+        return []
 
 
 def _form(message: dict[str, Any]) -> tuple[Any, ...] | None:
     """Equal for messages that can be merged; None if it cannot be."""
     arrays = {n: v.dtype.str for n, v in message.items() if isinstance(v, np.ndarray)}
-    if not arrays or "merged" in message or any(message[name].ndim != 1 for name in arrays):
+    if not arrays or any(message[name].ndim != 1 for name in arrays):
         return None
     return tuple(sorted((name, arrays.get(name, "")) for name in message))

@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from cluster.clients import RESULTS_EXPIRE, RESULTS_PER_POP, WorkerClient
-from cluster.keys import BEAT_SECONDS, Keys, workers_alive
+from cluster.keys import Keys, workers_alive
 from cluster.merging import merged
 from cluster.tickets import MOST_PIECES, Ticket, cut, encoded, parse_ticket
 from cluster.wire import MessageError, VersionError, pack, unpack
@@ -25,10 +25,15 @@ log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.5  # that a pop may block
 STOCK_SECONDS = 0.005  # between looks at a stock that is large enough
-GATHER_SECONDS = 0.005  # from one batch of results that goes up to the next
+GATHER_SECONDS = (
+    0.005,
+    0.04,
+)  # from one batch of results that goes up to the next: at least, at most
+GATHER_SHARE = 0.02  # … and in between this share of the time that their task has been here
 LOT_SECONDS = 0.025  # that the pieces taken at a time should last at least
 TICKETS_PER_WORKER = 4  # into which they are cut
 RETRY_SECONDS = 0.5
+SAY_SECONDS = 0.2  # from one word to the head to the next: what nobody claims for 0.5 s is lost
 SHARES = 2  # see `evolution.redis_evaluator`
 
 
@@ -51,7 +56,7 @@ class Relay:
         self._able = 1  # workers of this machine
         self._refused = ""  # a run whose head is of another version
         self._lock = threading.RLock()  # over what is said of run and tasks
-        self._lot, self._went_up = _Lot(), 0.0
+        self._lot, self._went_up, self._fetched = _Lot(), 0.0, 0.0
 
     def run(self, goes_on: Callable[[], bool]) -> None:
         """Work until told to stop; whatever server is away is waited for.
@@ -164,7 +169,7 @@ class Relay:
         share = task["share"]
         below = pack({**task, "share": SHARES * self._able}, bytes.fromhex(self._spec["key"]))
         self._below.set(self._keys.task(self._run_id, number), below)
-        self._tasks[number] = share
+        self._tasks[number], self._fetched = share, time.monotonic()
         return True
 
     def _clear(self) -> None:
@@ -187,7 +192,8 @@ class Relay:
         first: Any = self._below.blpop([name], timeout=WAIT_SECONDS)
         if first is None:
             return
-        time.sleep(max(0.0, self._went_up + GATHER_SECONDS - time.monotonic()))
+        now = time.monotonic()
+        time.sleep(max(0.0, self._went_up + gather_seconds(now - self._fetched) - now))
         more: Any = self._below.lpop(name, RESULTS_PER_POP - 1) or []
         results = [first[1], *more]
         try:
@@ -229,7 +235,17 @@ class Relay:
         idle = sum(worker["idle"] for worker in workers)
         idle = min(max(idle - len(stock), 0), able)
         self._client.say_all(self._run_id, held, workers=able, idle=idle)
-        time.sleep(BEAT_SECONDS)
+        time.sleep(SAY_SECONDS)
+
+
+def gather_seconds(age: float) -> float:
+    """How long the results of a task wait for others to go with them.
+
+    Args:
+        age: seconds that the newest task has been here.
+    """
+    least, most = GATHER_SECONDS
+    return min(max(GATHER_SHARE * age, least), most)
 
 
 class _Lot:

@@ -22,6 +22,7 @@ from evolution.evaluation import Part
 from evolution.noise import NoiseTable
 
 KEYS = Keys()
+LOOK_SECONDS = lookout.LOOK_SECONDS  # in earnest
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +122,28 @@ def test_a078_workers_behind_relays_give_the_same_bits(
     assert len(seen) > relays
 
 
+def test_a078_relays_behind_a_relay_give_the_same_bits(
+    stage: Stage, machines: Callable[[int, int], list[Machine]], wait_for: WaitFor
+) -> None:
+    """What serves a machine serves a room full of machines as well."""
+    (room,) = machines(1, 0)
+    inner = Machine(room.server.url, "inner", wait_for)
+    try:
+        inner.start_relay()
+        inner.crew.start(2)
+        problem = PROBLEMS["sphere"]()
+        tasks = [stage.reference(problem, seed) for seed in range(4)]
+        with stage.head(problem) as evaluator:
+            for _ in range(10):
+                for task, right in tasks:
+                    check(evaluator.evaluate(task), right)
+                    assert evaluator.metrics()["results skipped"] == 0
+            assert evaluator.metrics()["messages rejected"] == 0
+    finally:
+        inner.kill()
+        inner.server.close()
+
+
 def test_run_and_task_are_fetched_once_per_machine(
     stage: Stage, machines: Callable[[int, int], Sequence[Machine]], master: redis.Redis
 ) -> None:
@@ -141,6 +164,28 @@ def test_run_and_task_are_fetched_once_per_machine(
 
 def _sent(db: redis.Redis) -> int:
     return int(db.info("stats")["total_net_output_bytes"])
+
+
+def test_what_a_machine_has_taken_is_claimed_before_a_head_has_looked_twice(
+    machines: Callable[[int, int], Sequence[Machine]], master: redis.Redis, wait_for: WaitFor
+) -> None:
+    (machine,) = machines(1, 0)
+    head = HeadClient(master, "run", KEYS)
+    head.lead()
+    head.post_run({})
+    delays = []
+    for number in range(10):
+        head.add_task(number, {"share": 2})
+        head.post(number, cut("run", number, range(3), 3))
+        wait_for(lambda: not master.llen(KEYS.tickets))
+        started, claimed = time.monotonic(), set[int]()
+        while claimed != {0, 1, 2}:
+            (said,) = workers_alive(master, KEYS)
+            claimed = {first for task, first, count in said["holds"] if task == number}
+        delays.append(time.monotonic() - started)
+        machine.db.delete(KEYS.tickets)
+        head.end_task(number)
+    assert sorted(delays)[-2] < LOOK_SECONDS
 
 
 def test_a076_a_lone_result_is_there_within_50_ms(

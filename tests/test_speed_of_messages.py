@@ -48,7 +48,8 @@ def test_what_is_unlike_or_no_message_stays_as_it_is() -> None:
     *rest, one = merged(data, KEY)
     assert rest == [alone, b"garbage", other, table, large]
     assert [each["pieces"].tolist() for each in split(unpack(one, KEY))] == [[0, 1], [2, 3]]
-    assert merged([one, pack(ANSWERS[0], KEY)], KEY) == [one, pack(ANSWERS[0], KEY)]
+    (two,) = merged([one, pack(ANSWERS[2], KEY)], KEY)  # by a relay of relays
+    assert [e["pieces"].tolist() for e in split(unpack(two, KEY))] == [[0, 1], [2, 3], [4, 5]]
     assert merged([], KEY) == []
 
 
