@@ -84,16 +84,19 @@ def recover(site: "Site", head: "Head", what: str, rng: random.Random) -> tuple[
     """Kill something; the seconds until the task has ended, and until all are back."""
     pid = site.victim(what, rng)
     under_way, killed = head.tasks, time.monotonic()
+    waker = threading.Timer(STOPPED_SECONDS, os.kill, (pid, signal.SIGCONT))
     if stopped := what.endswith("stopped"):
         os.kill(pid, signal.SIGSTOP)
-        waker = threading.Timer(STOPPED_SECONDS, os.kill, (pid, signal.SIGCONT))
         waker.start()
     else:
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: head.tasks > under_way)
     stall = time.monotonic() - killed
     wait_until(lambda: site.is_whole(without=0 if stopped else pid))
-    return stall, time.monotonic() - killed
+    whole = time.monotonic() - killed
+    if stopped:
+        waker.join()
+    return stall, whole
 
 
 class Head(threading.Thread):

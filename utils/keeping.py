@@ -15,9 +15,9 @@ from types import FrameType
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
-SHORT_LIFE_SECONDS = 5.0
+SHORT_LIFE_SECONDS = 1.0  # what does not even begin well should not be started all the time
 FIRST_PAUSE = 0.25  # seconds before a process is started again that lived shortly; then doubled …
-LONGEST_PAUSE = 10.0  # … up to this
+LONGEST_PAUSE = 5.0  # … up to this
 END_SECONDS = 3.0  # that a process has for its end
 HOPELESS = 77  # the exit code of a process that starting again cannot help
 _REASON_BYTES = 2000
