@@ -117,8 +117,7 @@ def test_a078_workers_behind_relays_give_the_same_bits(
                 got = evaluator.evaluate(task)
                 check(got, right)
                 seen |= set(np.concatenate([part.worker for part in got]).tolist())
-        metrics = evaluator.metrics()
-    assert metrics["results skipped"] == metrics["messages rejected"] == 0
+                assert evaluator.metrics()["messages rejected"] == 0
     assert len(seen) > relays
 
 
@@ -137,8 +136,7 @@ def test_a078_relays_behind_a_relay_give_the_same_bits(
             for _ in range(10):
                 for task, right in tasks:
                     check(evaluator.evaluate(task), right)
-                    assert evaluator.metrics()["results skipped"] == 0
-            assert evaluator.metrics()["messages rejected"] == 0
+                    assert evaluator.metrics()["messages rejected"] == 0
     finally:
         inner.kill()
         inner.server.close()
