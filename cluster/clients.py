@@ -1,99 +1,40 @@
-"""The words that heads and workers exchange through redis, without knowing what they mean.
+"""What heads and workers exchange through redis, without knowing what it means.
 
-The head posts a run, then task after task, and one ticket for each piece of a task. A worker takes
+The head posts a run, then task after task, and tickets for the pieces of each task. A worker takes
 tickets, reads the run and the task if it does not hold them yet, and pushes results. Every word
 is pulled, so a process that reconnects has missed nothing.
 """
 
 import json
 import logging
-import os
 import re
+import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import redis
 
-from cluster.wire import MessageError, pack, unpack
+from cluster.keys import (
+    HEAD_SECONDS,
+    WORKER_SECONDS,
+    Keys,
+    head_statement,
+    is_gone,
+    who,
+)
+from cluster.tickets import Ticket, encoded, parse_ticket
+from cluster.wire import MessageError, VersionError, pack, unpack
 
 log = logging.getLogger(__name__)
 
 RESULTS_PER_POP = 1000
-_HEAD_FIELDS = {"host": str, "pid": int, "run": str, "generation": int, "rate": float}
-_WORKER_FIELDS = {"host": str, "pid": int, "name": str, "doing": str}
-HEAD_SECONDS = 6  # a head that has not been heard of for so long is gone
-WORKER_SECONDS = 6  # likewise a worker
-
-
-class Keys:
-    """The names of our keys in a server: all of a group of workers share one prefix."""
-
-    def __init__(self, group: str = "default") -> None:
-        if not re.fullmatch(r"[\w.-]{1,64}", group):
-            raise ValueError(f"group={group!r}: up to 64 letters, digits, '_', '.' and '-'")
-        self.prefix = f"evo:{group}:"
-        self.head = self.prefix + "head"  # who leads; expires
-        self.run = self.prefix + "run"  # the run spec
-        self.tickets = self.prefix + "tickets"
-
-    def task(self, run_id: str) -> str:
-        return f"{self.prefix}{run_id}:task"
-
-    def results(self, run_id: str) -> str:
-        return f"{self.prefix}{run_id}:results"
-
-    def worker(self, name: str = "*") -> str:
-        return f"{self.prefix}worker:{name}"
-
-
-def flush(server: redis.Redis, keys: Keys) -> list[str]:
-    """Delete every key of the group; workers fall into waiting. Returns the deleted names."""
-    names = sorted(name.decode() for name in server.scan_iter(keys.prefix + "*", count=1000))
-    if names:
-        server.unlink(*names)
-    return names
-
-
-def workers_alive(server: redis.Redis, keys: Keys) -> list[dict[str, Any]]:
-    """What each worker that was heard of lately says of itself, in the order of their names."""
-    names = sorted(server.scan_iter(keys.worker(), count=1000))
-    values: Any = server.mget(names) if names else []
-    return [said for value in values if (said := _statement(value, _WORKER_FIELDS))]
-
-
-def head_status(server: redis.Redis, keys: Keys) -> dict[str, Any] | None:
-    """What the head says of itself: run, host, pid, generation, rate; None if there is none."""
-    return _statement(server.get(keys.head), _HEAD_FIELDS)
-
-
-def _statement(value: Any, fields: dict[str, type]) -> dict[str, Any] | None:
-    """What a process says of itself; None if it says nothing, or nonsense."""
-    try:
-        said = json.loads(value or b"null")
-    except (ValueError, RecursionError):
-        return None
-    fits = isinstance(said, dict) and all(type(said.get(n)) is kind for n, kind in fields.items())
-    return said if fits else None
-
-
-def who() -> dict[str, Any]:
-    """This process, as others should name it."""
-    return {"host": socket.gethostname(), "pid": os.getpid()}
-
-
-def is_gone(other: dict[str, Any]) -> bool:
-    """True if a process of this machine has ended; of other machines one cannot know."""
-    if other["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(other["pid"], 0)
-    except (ProcessLookupError, OverflowError):  # no process has a number that large
-        return True
-    except PermissionError:
-        pass  # alive, and another user's
-    return False
+GATHER_SECONDS = 0.002  # from one batch of results that a head takes to the next
+RESULT_BYTES = 1 << 28  # that one answer may have
+KEY_BYTES = 32
+RESULTS_EXPIRE = 3600  # seconds after the last answer, should nobody read them
+_NOT_MINE = 0.02  # seconds of pause for a worker that got a ticket which is for others
 
 
 class AnotherHeadError(RuntimeError):
@@ -102,7 +43,7 @@ class AnotherHeadError(RuntimeError):
     def __init__(self, other: dict[str, Any]) -> None:
         super().__init__(
             f"a head of run {other['run']} is at work on this server (process {other['pid']} on"
-            f" {other['host']}): stop it, or use another server"
+            f" {other['host']}): stop it, or use another server or another group"
         )
 
 
@@ -112,7 +53,11 @@ class HeadClient:
     def __init__(self, server: redis.Redis, run_id: str, keys: Keys) -> None:
         self._server, self._run_id, self.keys = server, run_id, keys
         self._status: dict[str, Any] = {**who(), "run": run_id, "generation": 0, "rate": 0.0}
-        self._posted: dict[str, bytes] = {}
+        self._key = secrets.token_bytes(KEY_BYTES)
+        self._collected = 0.0  # when, on time.monotonic()
+        self._posted: dict[str, bytes] = {}  # what must be there as long as the run lasts
+
+    # --- leading
 
     def lead(self) -> None:
         """Become the one head of this group of workers.
@@ -123,7 +68,7 @@ class HeadClient:
         deadline = time.monotonic() + HEAD_SECONDS + 1
         while not self._say(only_if_absent=True):
             value: Any = self._server.get(self.keys.head)
-            other = _statement(value, _HEAD_FIELDS)
+            other = head_statement(value)
             if other is None:
                 self._remove_nonsense(value)
                 continue
@@ -132,7 +77,7 @@ class HeadClient:
             if other["host"] == socket.gethostname() or time.monotonic() > deadline:
                 raise AnotherHeadError(other)
             time.sleep(0.2)  # a dead head on another machine is known by its silence
-        self._server.delete(self.keys.tickets)
+        self._remove_leavings()
 
     def _say(self, *, only_if_absent: bool) -> bool:
         value = json.dumps(self._status)
@@ -148,77 +93,117 @@ class HeadClient:
         if not is_gone(other):
             return False
         log.info("the head of run %s is gone: taking its place", other["run"])
-        stale = (self.keys.head, self.keys.task(other["run"]), self.keys.results(other["run"]))
-        self._server.delete(*stale)
+        self._server.delete(self.keys.head)
         return True
+
+    def _remove_leavings(self) -> None:
+        """Delete what heads that were killed have left, perhaps long ago; workers may stay."""
+        head, worker = self.keys.head.encode(), self.keys.worker("").encode()
+        names = self._server.scan_iter(self.keys.prefix + "*", count=1000)
+        if left := [name for name in names if name != head and not name.startswith(worker)]:
+            self._server.unlink(*left)
 
     def beat(self, generation: int, rate: float) -> None:
         """Say that this head lives, and how it goes; to be called every second or two.
 
         Args:
             rate: environment steps per second.
+        Raises:
+            AnotherHeadError: this one was silent for so long that another took its place.
         """
+        other = head_statement(self._server.get(self.keys.head))
+        if other is not None and other["run"] != self._run_id:
+            raise AnotherHeadError(other)
         self._status |= {"generation": generation, "rate": rate}
         self._say(only_if_absent=False)
 
+    # --- posting
+
     def post_run(self, spec: dict[str, Any]) -> None:
         """Declare the run; ``spec`` is what workers need to set up for it."""
-        self._posted[self.keys.run] = pack({"run": self._run_id, **spec})
+        said = {"run": self._run_id, "key": self._key.hex(), **spec}
+        self._posted[self.keys.run] = pack(said)
         self._server.set(self.keys.run, self._posted[self.keys.run])
 
-    def post_task(self, number: int, payload: dict[str, Any], pieces: int) -> None:
-        """Replace the current task and hand out a ticket for each of its pieces."""
-        key = self.keys.task(self._run_id)
-        self._posted[key] = pack({**payload, "run": self._run_id, "task": number})
+    def add_task(self, number: int, payload: dict[str, Any]) -> None:
+        """Hold a task ready for ``post``; it stays until ``end_task``."""
+        said = {**payload, "run": self._run_id, "task": number}
+        self._posted[self.keys.task(self._run_id, number)] = pack(said, self._key)
+
+    def post(self, number: int, tickets: Sequence[Ticket]) -> None:
+        """Put the task where workers find it, and its tickets behind all others."""
+        key = self.keys.task(self._run_id, number)
         with self._server.pipeline() as pipe:
-            pipe.delete(self.keys.tickets)
             pipe.set(key, self._posted[key])
-            pipe.rpush(self.keys.tickets, *self._tickets(number, range(pieces)))
+            pipe.rpush(self.keys.tickets, *encoded(tickets))
             pipe.execute()
 
-    def repost(self, number: int, pieces: Iterable[int]) -> None:
-        """Hand out tickets again, for pieces whose worker seems lost; restore what was flushed."""
+    def repost(self, tickets: Sequence[Ticket]) -> None:
+        """Hand out tickets again, before all others; restore what the server may have lost."""
         with self._server.pipeline() as pipe:
             for key, value in self._posted.items():
                 pipe.set(key, value)
-            pipe.delete(self.keys.tickets)
-            pipe.rpush(self.keys.tickets, *self._tickets(number, pieces))
+            pipe.lpush(self.keys.tickets, *reversed(encoded(tickets)))
             pipe.execute()
 
-    def tickets_left(self) -> int:
-        """Tickets that nobody has taken yet."""
-        left: Any = self._server.llen(self.keys.tickets)
-        return left
+    def copy(self, tickets: Sequence[Ticket]) -> None:
+        """Hand out tickets again, before all others."""
+        self._server.lpush(self.keys.tickets, *reversed(encoded(tickets)))
 
-    def results(self, timeout: float) -> Iterator[dict[str, Any] | MessageError | None]:
-        """Results as they come, bad ones as the error they are; None after each silent ``timeout``.
+    def end_task(self, number: int) -> None:
+        """The task is done: whoever finds a ticket of it throws that away."""
+        key = self.keys.task(self._run_id, number)
+        del self._posted[key]
+        self._server.delete(key)
 
-        Args:
-            timeout: seconds.
-        """
+    def next_ticket(self) -> Ticket | None:
+        """The first that nobody has taken yet; what lies before it is nobody's, and goes."""
+        name = self.keys.tickets
+        while (first := self._server.lindex(name, 0)) is not None:
+            ticket = parse_ticket(first)  # type: ignore[arg-type]
+            if ticket is not None and ticket.run == self._run_id:
+                return ticket
+            self._server.lrem(name, 1, first)  # type: ignore[arg-type]
+        return None
+
+    def forget_tickets(self) -> None:
+        """Take back all that nobody has taken."""
+        self._server.delete(self.keys.tickets)
+
+    def ban(self, worker: str) -> None:
+        """Give a worker nothing more of this run."""
+        self._server.sadd(self.keys.banned(self._run_id), worker)
+
+    # --- collecting
+
+    def results(self, timeout: float) -> list[bytes]:
+        """What has come, as it came; nothing after ``timeout`` seconds of silence."""
         key = self.keys.results(self._run_id)
-        while True:
-            first: Any = self._server.blpop([key], timeout=timeout)
-            if first is None:
-                yield None
-                continue
-            more: Any = self._server.lpop(key, RESULTS_PER_POP) or []
-            for data in (first[1], *more):
-                try:
-                    yield unpack(data)
-                except MessageError as error:
-                    yield error
+        first: Any = self._server.blpop([key], timeout=timeout)
+        if first is None:
+            return []
+        time.sleep(max(0.0, self._collected + GATHER_SECONDS - time.monotonic()))
+        self._collected = time.monotonic()
+        more: Any = self._server.lpop(key, RESULTS_PER_POP) or []
+        return [first[1], *more]
+
+    def read(self, data: bytes) -> dict[str, Any]:
+        """A result of this run.
+
+        Raises:
+            MessageError: it is none.
+        """
+        return unpack(data, self._key, RESULT_BYTES)
 
     def close(self) -> None:
         """Leave nothing behind for workers to do: they wait for the next run."""
-        run, task, results = self.keys.run, *self._run_keys()
-        self._server.delete(run, task, results, self.keys.tickets, self.keys.head)
+        own = self._keys_of(self._run_id)
+        self._server.delete(self.keys.run, self.keys.tickets, self.keys.head, *own)
 
-    def _run_keys(self) -> tuple[str, str]:
-        return self.keys.task(self._run_id), self.keys.results(self._run_id)
-
-    def _tickets(self, number: int, pieces: Iterable[int]) -> list[str]:
-        return [f"{self._run_id}/{number}#{piece}" for piece in pieces]
+    def _keys_of(self, run_id: str) -> list[str]:
+        tasks = self._server.scan_iter(self.keys.task(run_id), count=1000)
+        own = self.keys.results(run_id), self.keys.banned(run_id)
+        return [*(name.decode() for name in tasks), *own]
 
 
 class WorkerClient:
@@ -226,74 +211,121 @@ class WorkerClient:
 
     def __init__(self, server: redis.Redis, name: str, keys: Keys) -> None:
         self._server, self.name, self.keys = server, name, keys
+        self._run_keys: dict[str, bytes] = {}
 
-    def take(self, timeout: float) -> tuple[str, int, int] | None:
-        """Wait for a ticket: its run, task and piece; None if ``timeout`` seconds bring none."""
+    # --- tickets
+
+    def take(self, timeout: float) -> Ticket | None:
+        """Wait for a ticket; None if ``timeout`` seconds bring none, or one for others."""
         popped: Any = self._server.blpop([self.keys.tickets], timeout=timeout)
-        return parse_ticket(popped[1]) if popped else None
+        ticket = parse_ticket(popped[1]) if popped else None
+        if ticket is not None and ticket.not_for == self.name:
+            self._leave_to_others([ticket])
+            time.sleep(_NOT_MINE)
+            return None
+        return ticket
 
-    def give_back(self, run_id: str, number: int, piece: int) -> None:
-        """Return a ticket that this worker cannot use."""
-        self._server.lpush(self.keys.tickets, f"{run_id}/{number}#{piece}")
+    def give_back(self, *tickets: Ticket) -> None:
+        """Return tickets that this worker cannot use."""
+        self._server.lpush(self.keys.tickets, *reversed(encoded(tickets)))
 
-    def take_more(self, run_id: str, number: int, share: int, at_least: int) -> list[int]:
-        """Further pieces of the same task, without waiting.
+    def take_more(self, like: Ticket, share: int, at_least: int, at_most: int) -> list[Ticket]:
+        """Further tickets of the same task, without waiting.
 
         Args:
+            like: the ticket that was taken; others are taken to be of its size.
             share: take one ``share``-th of the tickets that are left, …
-            at_least: … but no fewer than this, if there are.
+            at_least: … but no fewer pieces than this, if there are, …
+            at_most: … and no more than this.
         """
         left: Any = self._server.llen(self.keys.tickets)
-        count = max(left // share, at_least)
-        if count < 1:
+        wanted = min(max(left // share, at_least // like.count), at_most // like.count - 1)
+        if wanted < 1:
             return []
-        popped: Any = self._server.lpop(self.keys.tickets, count) or []
-        tickets = [(data, ticket) for data in popped if (ticket := parse_ticket(data))]
-        newer = [data for data, ticket in tickets if ticket[:2] != (run_id, number)]
-        if newer:  # the head has moved on: somebody is to have them
-            self._server.lpush(self.keys.tickets, *reversed(newer))
-        return [ticket[2] for _, ticket in tickets if ticket[:2] == (run_id, number)]
+        popped: Any = self._server.lpop(self.keys.tickets, wanted) or []
+        tickets = [ticket for data in popped if (ticket := parse_ticket(data))]
+        if for_others := [each for each in tickets if each.not_for == self.name]:
+            self._leave_to_others(for_others)
+        usable = [each for each in tickets if each.not_for != self.name]
+        same = like.run, like.task
+        if others := [each for each in usable if (each.run, each.task) != same]:
+            self.give_back(*others)
+        return [each for each in usable if (each.run, each.task) == same]
+
+    def _leave_to_others(self, tickets: Sequence[Ticket]) -> None:
+        """Put them behind all others, so as not to get them at once again."""
+        self._server.rpush(self.keys.tickets, *encoded(tickets))
+
+    # --- runs and tasks
 
     def run_spec(self, run_id: str) -> dict[str, Any] | None:
-        """What to set up for ``run_id``; None if the head has moved on to another run."""
-        return self._message(self.keys.run, "run", run_id)
+        """What to set up for ``run_id``; None if the head has moved on to another run.
+
+        Raises:
+            VersionError: the head is older or newer than this program.
+        """
+        spec = self._message(self.keys.run, b"")
+        if spec is None or spec.get("run") != run_id:
+            return None
+        key = spec.get("key")
+        if not isinstance(key, str) or not re.fullmatch(f"[0-9a-f]{{{2 * KEY_BYTES}}}", key):
+            log.warning("%s has no key", self.keys.run)
+            return None
+        self._run_keys = {run_id: bytes.fromhex(key)}
+        return spec
 
     def task(self, run_id: str, number: int) -> dict[str, Any] | None:
-        """The task of that number; None if the head has moved on to another one."""
-        return self._message(self.keys.task(run_id), "task", number)
+        """The task of that number; None if it is over."""
+        key = self._run_keys.get(run_id)
+        if key is None:
+            return None
+        task = self._message(self.keys.task(run_id, number), key)
+        fits = task is not None and (task.get("run"), task.get("task")) == (run_id, number)
+        return task if fits else None
 
-    def _message(self, key: str, name: str, wanted: Any) -> dict[str, Any] | None:
-        data: Any = self._server.get(key)
+    def _message(self, name: str, key: bytes) -> dict[str, Any] | None:
+        data: Any = self._server.get(name)
         if data is None:
             return None
         try:
-            message = unpack(data)
+            return unpack(data, key)
+        except VersionError:
+            raise
         except MessageError as error:  # the head posts it anew when nobody answers
-            log.warning("%s is no message: %s", key, error)
+            log.warning("%s is no message: %s", name, error)
             return None
-        return message if message.get(name) == wanted else None
+
+    # --- answers
 
     def push(self, run_id: str, result: dict[str, Any]) -> None:
         """Answer; the list expires by itself should nobody read it."""
-        key = self.keys.results(run_id)
+        name = self.keys.results(run_id)
+        data = pack({**result, "run": run_id, "worker": self.name}, self._run_keys[run_id])
         with self._server.pipeline(transaction=False) as pipe:
-            pipe.rpush(key, pack({**result, "run": run_id, "worker": self.name}))
-            pipe.expire(key, 3600)
+            pipe.rpush(name, data)
+            pipe.expire(name, RESULTS_EXPIRE)
             pipe.execute()
 
-    def beat(self, doing: str) -> None:
-        """Say that this worker lives, and what it does."""
-        value = json.dumps({"name": self.name, **who(), "doing": doing})
+    def say(self, doing: str, holds: Sequence[Ticket] = (), able: bool = True) -> None:
+        """Say that this worker lives, and what it has taken; to be called every second.
+
+        Args:
+            doing: a run, or nothing.
+            able: false if it cannot serve that run.
+        """
+        held = [[ticket.task, ticket.first, ticket.count] for ticket in holds]
+        self.say_all(doing, held, workers=int(able), idle=int(able and not held))
+
+    def say_all(self, doing: str, held: list[list[int]], *, workers: int, idle: int) -> None:
+        """Say so for a machine of many workers; see `cluster.keys.workers_alive`."""
+        said = {"name": self.name, **who(), "doing": doing, "holds": held}
+        value = json.dumps({**said, "workers": workers, "idle": idle})
         self._server.set(self.keys.worker(self.name), value, ex=WORKER_SECONDS)
+
+    def is_banned(self, run_id: str) -> bool:
+        """True if the head of that run gives this worker nothing more."""
+        return bool(self._server.sismember(self.keys.banned(run_id), self.name))
 
     def leave(self) -> None:
         """Say goodbye."""
         self._server.delete(self.keys.worker(self.name))
-
-
-def parse_ticket(data: bytes) -> tuple[str, int, int] | None:
-    """(run, task, piece); None for anything that is no ticket."""
-    match = re.fullmatch(rb"([\w.-]+)/(\d{1,15})#(\d{1,15})", data)
-    if match is None:
-        return None
-    return match[1].decode(), int(match[2]), int(match[3])

@@ -37,7 +37,7 @@ def checked_config(config: Mapping[str, Any]) -> tuple[RunSettings, Problem]:
     check_room(settings.noise_size, policy.num_params)
     if config["load_from"] is not None:
         policy.theta_from_state_dict(load_policy(config["load_from"]))
-    check_workplace(settings.evaluator, settings.redis, settings.local)
+    check_workplace(settings.evaluator, settings.redis, settings.local, settings.group)
     return settings, problem
 
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from redis import RedisError
 
-from cluster.clients import AnotherHeadError, who
+from cluster.clients import AnotherHeadError
+from cluster.keys import who
 from cluster.redis_server import ServerError
 from es.config import checked_config
 from evolution.evaluation import Evaluator
+from evolution.lookout import WorkerFailure
 from evolution.loop import Final, History, assess, evolve
 from evolution.noise import NoiseTable
 from evolution.problem import problem_of
-from evolution.redis_evaluator import WorkerFailure
 from evolution.seeding import Seeding
 from evolution.settings import RunSettings
 from evolution.show import show_episode
@@ -92,6 +93,9 @@ def defaults():
     local = True  # False: never start a server and workers here
     num_workers = None  # to start here; None: one per core
     min_task_runtime = 0.05  # seconds of work that a worker takes at a time, at least
+    overlap = 0  # generations that are asked ahead, so that workers need not wait for the slowest
+    audit = 0.0  # share of the work that two workers do and that is compared bit for bit
+    group = "default"  # of workers: several runs share a server, each with a group of its own
 
 
 @ex.named_config
@@ -281,7 +285,8 @@ def evolve_policy(run: "Run", config: Mapping[str, Any]) -> float:
         period, log_evaluations = settings.serialization_period, config["log_evaluations"]
         recorder = SacredRecorder(run, policy, period, log_evaluations)
         run_id = f"{run._id or 'unobserved'}-{secrets.token_hex(4)}"
-        with workplace.evaluator(problem, noise, run_id, settings.min_task_runtime) as evaluator:
+        how = settings.min_task_runtime, settings.audit
+        with workplace.evaluator(problem, noise, run_id, *how) as evaluator:
             final, digest = follow(run, config, strategy, evaluator, recorder)
     sys.stdout.write(f"{final.sentence()}\ntheta sha256 {digest}\n")
     return final.fitness
@@ -312,6 +317,7 @@ def follow(
             seeding=seeding,
             stop_fitness=settings.stop_fitness,
             history=history,
+            overlap=settings.overlap,
         ):
             recorder.record(generation, strategy.theta)
             keeper.settle(history.next_generation)

@@ -27,12 +27,13 @@ class Layout:
     Attributes:
         shapes: of the parts, in their order.
         group_of: int64[pieces], candidates in each piece.
+        first_rows: int64[pieces], the row of the first of them.
     """
 
     def __init__(self, shapes: tuple[PartShape, ...]) -> None:
         self.shapes = shapes
         self.group_of = np.repeat([s.group for s in shapes], [s.pieces for s in shapes])
-        self._first = np.cumsum(self.group_of) - self.group_of
+        self.first_rows = np.cumsum(self.group_of) - self.group_of
         self._ends = np.cumsum([s.pieces * s.group for s in shapes]).tolist()
 
     def __len__(self) -> int:
@@ -42,7 +43,7 @@ class Layout:
         """The rows of some pieces, in the order of the pieces: int64[rows]."""
         counts = self.group_of[pieces]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return np.repeat(self._first[pieces], counts) + within
+        return np.repeat(self.first_rows[pieces], counts) + within
 
     def place(self, row: int) -> tuple[PartShape, int]:
         """The part of a row, and the candidate's number in that part."""

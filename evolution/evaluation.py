@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -72,14 +73,23 @@ def split(parts: Sequence[Part], *columns: np.ndarray) -> list[Evaluations]:
 class Evaluator(Protocol):
     """Evaluates tasks; for equal tasks of equal problems all evaluators give equal bits."""
 
+    def submit(self, parts: Sequence[Part]) -> None:
+        """Have every episode of every candidate played; several tasks may be on their way."""
+
+    def gather(self) -> list[Evaluations]:
+        """Wait for the task that was submitted first: one ``Evaluations`` for each part."""
+
+    def discard(self) -> None:
+        """Forget the tasks that were submitted and not gathered."""
+
     def evaluate(self, parts: Sequence[Part]) -> list[Evaluations]:
-        """Play every episode of every candidate: one ``Evaluations`` for each part."""
+        """Submit and gather, with nothing else on its way."""
 
     def metrics(self) -> dict[str, float]:
         """What the evaluator has to say of its last task; never influences the evolution."""
 
     def answers(self) -> list[Answer]:
-        """All that came since the task before, in that order; what nobody needed as well."""
+        """All that came to the last task, and too late to those before, in that order."""
 
     def __enter__(self) -> "Evaluator": ...
 
@@ -149,9 +159,21 @@ class LocalEvaluator:
 
     def __init__(self, problem: Problem, noise: NoiseTable) -> None:
         self._runner = PieceRunner(problem, noise)
+        self._submitted = deque[Sequence[Part]]()
         self._answers: list[Answer] = []
 
+    def submit(self, parts: Sequence[Part]) -> None:
+        self._submitted.append(parts)
+
+    def discard(self) -> None:
+        self._submitted.clear()
+
     def evaluate(self, parts: Sequence[Part]) -> list[Evaluations]:
+        self.submit(parts)
+        return self.gather()
+
+    def gather(self) -> list[Evaluations]:
+        parts = self._submitted.popleft()
         started, cpu_started = time.perf_counter(), time.process_time()
         layout = Layout(tuple(part.shape for part in parts))
         fitness, steps = self._runner.evaluate(parts, range(len(layout.group_of)))

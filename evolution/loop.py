@@ -10,7 +10,7 @@ import numpy as np
 
 from evolution.answers import HERE, Answer
 from evolution.evaluation import Evaluations, Evaluator, Part
-from evolution.population import Repeated
+from evolution.population import Population, Repeated, from_fields, to_fields
 from evolution.seeding import Seeding
 from evolution.strategy import Strategy
 from store.results import Result
@@ -89,6 +89,33 @@ class Final:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A generation whose candidates are known."""
+
+    number: int
+    theta: np.ndarray  # float32[dim], from which they were asked
+    population: Population
+
+    def task(self, episodes: int, eval_episodes: int, seeding: Seeding) -> list[Part]:
+        """What is evaluated: the candidates, and theta itself."""
+        pieces = len(self.population) // self.population.group
+        theta = Repeated(self.theta, eval_episodes)
+        return [
+            Part(self.population, seeding.training(self.number, pieces, episodes)),
+            Part(theta, seeding.evaluation(self.number, eval_episodes), THETA),
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        population = to_fields(self.population)
+        return {"number": self.number, "theta": self.theta, "population": population}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> "Asked":
+        return cls(state["number"], state["theta"], from_fields(state["population"]))
+
+
 class History:
     """How far a run is, and what adds up over its generations."""
 
@@ -98,6 +125,7 @@ class History:
         self.recent: deque[float] = deque(maxlen=STOP_WINDOW)  # "current fitness"
         self.began = time.monotonic()  # or would have, had it been at work without a break
         self._workers_seconds, self._head_began = 0.0, time.process_time()
+        self.asked: list[Asked] = []  # generations whose evaluation has begun, the oldest first
 
     @property
     def elapsed(self) -> float:
@@ -112,6 +140,12 @@ class History:
     def count_work(self, answers: Sequence[Answer]) -> None:
         """Add the workers' part; what this process evaluates itself is in its CPU time."""
         self._workers_seconds += sum(a.cpu_seconds for a in answers if a.worker != HERE)
+
+    def ask(self, strategy: Strategy, seeding: Seeding, last: int) -> None:
+        """Ask the generations up to ``last`` that have not been asked."""
+        for number in range(self.next_generation + len(self.asked), last + 1):
+            population = strategy.ask(seeding.ask(number))
+            self.asked.append(Asked(number, strategy.theta, population))
 
     def has_reached(self, goal: float | None) -> bool:
         """True if "current fitness", averaged over the last 10 generations, is at the goal."""
@@ -128,6 +162,7 @@ class History:
             "recent": list(self.recent),
             "elapsed": self.elapsed,
             "core_seconds": self.core_seconds,
+            "asked": [asked.state() for asked in self.asked],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -138,6 +173,7 @@ class History:
         self.recent.extend(state["recent"])
         self.began = time.monotonic() - state["elapsed"]
         self._workers_seconds, self._head_began = state["core_seconds"], time.process_time()
+        self.asked = [Asked.restored(each) for each in state["asked"]]
 
 
 def evolve(
@@ -150,6 +186,7 @@ def evolve(
     seeding: Seeding,
     stop_fitness: float | None = None,
     history: History | None = None,
+    overlap: int = 0,
 ) -> Iterator[Generation]:
     """Run ``generations`` rounds of ask, evaluate, tell; yield after each one.
 
@@ -161,24 +198,26 @@ def evolve(
         stop_fitness: end when "current fitness", averaged over the last 10 generations, is there.
         history: of a run that goes on; kept up to date, so that with the strategy's state it says
             at every yield how to go on.
+        overlap: so many further generations are asked before a generation is told, so that workers
+            need not wait for the slowest of each. A fixed rule: the result depends on it, and not
+            on who works.
     """
     history = history or History()
+    submitted = 0  # of those that are asked
     while history.next_generation < generations and not history.has_reached(stop_fitness):
-        started, number = time.monotonic(), history.next_generation
-        theta = strategy.theta
-        population = strategy.ask(seeding.ask(number))
-        pieces = len(population) // population.group
-        task = [
-            Part(population, seeding.training(number, pieces, episodes)),
-            Part(Repeated(theta, eval_episodes), seeding.evaluation(number, eval_episodes), THETA),
-        ]
-        told, current = evaluator.evaluate(task)
+        started = time.monotonic()
+        history.ask(strategy, seeding, min(history.next_generation + overlap, generations - 1))
+        for asked in history.asked[submitted:]:
+            evaluator.submit(asked.task(episodes, eval_episodes, seeding))
+        told, current = evaluator.gather()
+        asked = history.asked.pop(0)
+        submitted = len(history.asked)
         history.count_work(answers := evaluator.answers())
-        diagnostics = strategy.tell(population, told)
+        diagnostics = strategy.tell(asked.population, told)
         steps, seconds = told.steps.sum() + current.steps.sum(), time.monotonic() - started
         metrics = {
-            "gen": float(number),
-            **_metrics(theta, told, current, history),
+            "gen": float(asked.number),
+            **_metrics(asked.theta, told, current, history),
             **evaluator.metrics(),
             **diagnostics,
             "steps/s": float(steps) / max(seconds, 1e-9),
@@ -188,7 +227,8 @@ def evolve(
         }
         history.recent.append(metrics["current fitness"])
         history.next_generation += 1
-        yield Generation(number, theta, told, current, metrics, answers, history.began)
+        yield Generation(asked.number, asked.theta, told, current, metrics, answers, history.began)
+    evaluator.discard()  # what was asked for generations that will not be
 
 
 def assess(

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from cluster.wire import MessageError
+from evolution.batches import MAX_SECONDS, Batch, check_pieces, joined
 from evolution.evaluation import Part
 from evolution.noise import NoiseTable
 from evolution.population import from_fields, to_fields
 from evolution.problem import Problem
 
-MAX_SECONDS = 1e9  # of any duration that somebody may claim
 RESULT, FAILURE, REFUSAL = "result", "failure", "refusal"
 
 
@@ -26,14 +26,18 @@ def run_spec(problem: Problem, noise: NoiseTable) -> dict[str, Any]:
     }
 
 
-def task_fields(parts: Sequence[Part], share: int, min_seconds: float) -> dict[str, Any]:
+def task_fields(
+    parts: Sequence[Part], share: int, min_seconds: float, max_seconds: float
+) -> dict[str, Any]:
     """A task as wire fields.
 
     Args:
         share: a worker takes one ``share``-th of the tickets that are left, …
-        min_seconds: … or as many as last about so long, if that is more.
+        min_seconds: … or as many as last about so long, if that is more, …
+        max_seconds: … and no more than last so long.
     """
-    fields: dict[str, Any] = {"parts": len(parts), "share": share, "min_seconds": min_seconds}
+    fields: dict[str, Any] = {"parts": len(parts), "share": share}
+    fields |= {"min_seconds": min_seconds, "max_seconds": max_seconds}
     for i, part in enumerate(parts):
         named = {**to_fields(part.population), "env_seeds": np.ascontiguousarray(part.env_seeds)}
         fields |= {f"{i}.{name}": value for name, value in named.items()}
@@ -47,8 +51,10 @@ def task_parts(message: dict[str, Any]) -> list[Part]:
         MessageError: fields that are missing or do not fit together.
     """
     try:
-        if message["share"] < 1 or not 0 <= message["min_seconds"] < MAX_SECONDS:
-            raise ValueError(f"share={message['share']}, min_seconds={message['min_seconds']}")
+        share, limits = message["share"], (message["min_seconds"], message["max_seconds"])
+        sound = type(share) is int and all(type(limit) in (int, float) for limit in limits)
+        if not sound or share < 1 or not all(0 <= limit <= MAX_SECONDS for limit in limits):
+            raise ValueError(f"share={share!r:.50}, seconds {limits!r:.50}")
         return [_part(message, f"{i}.") for i in range(int(message["parts"]))]
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise MessageError(f"no task: {error}") from error
@@ -60,18 +66,36 @@ def _part(message: dict[str, Any], prefix: str) -> Part:
 
 
 @dataclass(frozen=True, eq=False)
+class Failure:
+    """A worker's word that it could not evaluate some pieces."""
+
+    pieces: np.ndarray  # int32[pieces], ascending
+    reason: str
+
+    @classmethod
+    def from_fields(cls, message: dict[str, Any], group_of: np.ndarray) -> "Failure":
+        """Check and read it; see ``Rows.from_fields``."""
+        reason = message.get("reason")
+        if not isinstance(reason, str):
+            raise MessageError("a failure without a reason")
+        pieces = joined("pieces", [message.get("pieces")], "<i4")
+        check_pieces(pieces, np.array([len(pieces)]), len(group_of))
+        return cls(pieces, reason)
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """A worker's answer: one row per candidate of its pieces, in order."""
 
-    pieces: np.ndarray  # int64[pieces], ascending
+    pieces: np.ndarray  # int32[pieces], ascending
     fitness: np.ndarray  # float32[rows]
-    steps: np.ndarray  # int64[rows]
+    steps: np.ndarray  # int32[rows]
     seconds: float  # spent on all of them
     waited: float  # seconds between the last answer and these tickets
     cpu_seconds: float = 0.0  # of ``seconds``; above them if an environment has threads
 
-    def to_fields(self, task: int) -> dict[str, Any]:
-        return {"kind": RESULT, "task": task, **vars(self)}
+    def to_fields(self) -> dict[str, Any]:
+        return {"kind": RESULT, **vars(self)}
 
     @classmethod
     def from_fields(cls, message: dict[str, Any], group_of: np.ndarray) -> "Rows":
@@ -82,25 +106,5 @@ class Rows:
         Raises:
             MessageError: what is wrong with it.
         """
-        try:
-            rows = cls(**{name: message[name] for name in cls.__dataclass_fields__})
-        except KeyError as error:
-            raise MessageError(f"a result without {error}") from error
-        for name, dtype in (("pieces", "<i8"), ("fitness", "<f4"), ("steps", "<i8")):
-            array = getattr(rows, name)
-            if not isinstance(array, np.ndarray) or array.dtype.str != dtype or array.ndim != 1:
-                raise MessageError(f"{name} must be a {dtype} vector")
-        for seconds in (rows.seconds, rows.waited, rows.cpu_seconds):
-            if not isinstance(seconds, int | float) or not 0 <= seconds < MAX_SECONDS:
-                raise MessageError(f"seconds and waited must be durations, not {seconds!r:.50}")
-        pieces = rows.pieces
-        if not len(pieces) or pieces.min() < 0 or pieces.max() >= len(group_of):
-            raise MessageError(f"pieces out of range: {pieces[:5]}")
-        if (np.diff(pieces) <= 0).any():
-            raise MessageError("pieces must ascend")
-        count = int(group_of[pieces].sum())
-        if len(rows.fitness) != count or len(rows.steps) != count:
-            raise MessageError(f"{len(rows.fitness)} rows for {count} candidates")
-        if not np.isfinite(rows.fitness).all() or (rows.steps < 1).any():
-            raise MessageError("a fitness that is not finite, or an episode without a step")
-        return rows
+        Batch.read([message], group_of)
+        return cls(*(message[name] for name in cls.__dataclass_fields__))

@@ -4,31 +4,43 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import redis
 
-from cluster.clients import HeadClient, Keys, workers_alive
+from cluster.clients import AnotherHeadError, HeadClient
+from cluster.keys import Keys
+from cluster.merging import split
+from cluster.tickets import cut
 from cluster.wire import MessageError
 from evolution.answers import Answer, Layout
-from evolution.evaluation import Evaluations, Part, split
-from evolution.messages import FAILURE, REFUSAL, RESULT, Rows, run_spec, task_fields
+from evolution.audit import Audit, said_of_each
+from evolution.batches import MAX_SECONDS, Batch, read_sound
+from evolution.evaluation import Evaluations, Part, PieceRunner
+from evolution.gathering import Gathering
+from evolution.lookout import Lookout, WorkerFailure
+from evolution.messages import (
+    FAILURE,
+    REFUSAL,
+    RESULT,
+    Failure,
+    run_spec,
+    task_fields,
+)
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 
 log = logging.getLogger(__name__)
 
-TICK = 1.0  # seconds between looks around while no results come
-PATIENCE = 10.0  # seconds of silence at least, before lost tickets are posted again
+TICK = 0.25  # seconds that the head waits for results before it looks around
+AWAY_SECONDS = 0.25  # between attempts to reach a server that is away
 SHARES = 2  # a worker takes 1/(SHARES·workers) of what is left: large first, small at the end
+TICKETS_PER_WORKER = 32  # of a task, at most: what is left at its end is small
+ATTEMPTS = 3  # at a piece that fails, by several workers if there are
 BEAT_SECONDS = 1.5
 REMEMBERED = 100  # tasks whose late answers are known for what they are
-
-
-class WorkerFailure(RuntimeError):
-    """A worker could not evaluate a candidate; says what the worker said."""
 
 
 class RedisEvaluator:
@@ -49,6 +61,7 @@ class RedisEvaluator:
         min_seconds: float = 0.05,
         watch: Callable[[], None] = lambda: None,
         expect_others: bool = True,
+        audit: float = 0.0,
     ) -> None:
         """Become the head of the server's workers and declare the run.
 
@@ -57,161 +70,296 @@ class RedisEvaluator:
             min_seconds: a worker takes so much work at a time, if there is.
             watch: called while nothing comes; raises if waiting has become pointless.
             expect_others: go on waiting although all workers that are here refuse the run.
+            audit: a share of the pieces that are evaluated by two workers and compared.
         Raises:
             AnotherHeadError: somebody else is the head here.
         """
-        self._server, self._watch, self._min_seconds = server, watch, min_seconds
-        self._keys = keys or Keys()
-        self._client = HeadClient(server, run_id, self._keys)
+        self._audit = Audit(audit, PieceRunner(problem, noise)) if audit else None
+        self._min_seconds, self._watch, self._run_id = min_seconds, watch, run_id
+        self._client = HeadClient(server, run_id, keys or Keys())
         self._client.lead()
         self._client.post_run(run_spec(problem, noise))
-        self._incoming = self._client.results(TICK)  # the next task gets what one has left
-        self._run_id, self._number = run_id, -1
-        self._workers: dict[str, int] = {}  # name: number
-        self._refusals: dict[str, str] = {}  # name: reason
-        self._expect_others = expect_others
-        self._active = 1
-        self._counts = _Counts()
-        self._answers = list[Answer]()
-        self._layouts = deque[Layout](maxlen=REMEMBERED)  # of the last tasks
-        self._slowest = self._rate = 0.0
+        self._lookout = Lookout(server, self._client, run_id, watch, expect_others)
+        self._tasks = deque[Gathering]()  # those on their way
+        self._ended = dict[int, Gathering]()  # the last ones
+        self._number, self._rate, self._longest = 0, 0.0, MAX_SECONDS
+        self._names: dict[str, int] = {}  # of workers: their numbers
+        self._counts, self._last_counts = _Counts(), _Counts()
+        self._away = False
+        self._displaced: AnotherHeadError | None = None
         self._closed = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="head heartbeat", daemon=True)
         self._beats.start()
 
+    # --- what an evaluator does
+
     def evaluate(self, parts: Sequence[Part]) -> list[Evaluations]:
+        """See ``Evaluator``."""
+        self.submit(parts)
+        return self.gather()
+
+    def submit(self, parts: Sequence[Part]) -> None:
+        """See ``Evaluator``."""
+        workers, smallest = self._present()
+        layout = self._layout(parts)
+        pieces = len(layout.group_of)
+        size = max(1, pieces * smallest // (TICKETS_PER_WORKER * workers))
+        task = Gathering(self._number, parts, layout, size)
+        longest = max(self._min_seconds, self._longest / SHARES)
+        fields = task_fields(parts, SHARES * workers, self._min_seconds, longest)
+        self._client.add_task(task.number, fields)
+        self._tasks.append(task)
+        self._number += 1
+        try:
+            self._client.post(task.number, cut(self._run_id, task.number, range(pieces), size))
+        except redis.RedisError as error:
+            self._note_away(error)
+
+    def gather(self) -> list[Evaluations]:
         """See ``Evaluator``.
 
         Raises:
-            WorkerFailure: a worker reported an error of the environment or the policy.
+            WorkerFailure: an error of the environment or the policy, as workers reported it.
+            AnotherHeadError: this head was away for so long that another took its place.
         """
-        self._number += 1
-        started = time.monotonic()
-        self._counts, self._answers = _Counts(), []
-        gathered = _Gathered(self._layout(parts))
-        share = max(1, round(SHARES * self._active))
-        fields = task_fields(parts, share, self._min_seconds)
-        self._client.post_task(self._number, fields, len(gathered.layout.group_of))
-        silence = _Silence()
-        for message in self._incoming:
-            if message is None:
-                self._look_around(gathered, silence)
-                continue
-            if self._accept(message, gathered):
-                silence = _Silence()
-            if not gathered.missing:
-                break
-        assert not gathered.missing, "after an error of the server there are no more results"
-        self._active = len(np.unique(gathered.worker))
-        self._counts.waited = gathered.waited
-        self._rate = float(gathered.steps.sum()) / (time.monotonic() - started)
-        return split(parts, gathered.fitness, gathered.steps, gathered.worker, gathered.seconds)
+        task = self._tasks[0]
+        while not task.is_complete:
+            if self._displaced is not None:
+                raise self._displaced
+            try:
+                if self._away:
+                    self._come_back()
+                if self._accept(self._client.results(TICK)):
+                    self._lookout.heard(task)
+                if not task.is_complete:
+                    self._lookout.look(task)
+                    self._give_up_checks(task)
+            except redis.RedisError as error:
+                self._note_away(error)
+        self._tasks.popleft()
+        self._end(task)
+        return task.end()
+
+    def discard(self) -> None:
+        """See ``Evaluator``."""
+        if not self._tasks:
+            return
+        try:
+            self._client.forget_tickets()
+            while self._tasks:
+                task = self._tasks.popleft()
+                self._ended[task.number] = task  # some answers may still come
+                self._client.end_task(task.number)
+        except redis.RedisError as error:
+            self._note_away(error)
 
     def metrics(self) -> dict[str, float]:
-        counts = self._counts
+        counts = self._last_counts
         return {
             "results skipped": float(counts.skipped),
             "frac. results skipped": counts.skipped / max(1, counts.skipped + counts.used),
+            "results audited": float(counts.audited),
             "messages rejected": float(counts.rejected),
             "time_to_obtain": counts.waited,
+            "workers alive": float(self._lookout.workers),
+            "machines alive": float(self._lookout.machines),
         }
 
     def answers(self) -> list[Answer]:
-        return self._answers
+        return self._last_counts.answers
+
+    # --- tasks
+
+    def _present(self) -> tuple[int, int]:
+        """How many workers there are, and how many speak with one voice at least."""
+        if not self._lookout.workers:
+            try:
+                self._lookout.count()
+            except redis.RedisError as error:
+                self._note_away(error)
+        return max(1, self._lookout.workers), max(1, self._lookout.smallest)
 
     def _layout(self, parts: Sequence[Part]) -> Layout:
-        """Remember how this task is numbered; mostly as the one before."""
+        """How this task is numbered; mostly as the one before."""
         shapes = tuple(part.shape for part in parts)
-        same = self._layouts and self._layouts[-1].shapes == shapes
-        self._layouts.append(self._layouts[-1] if same else Layout(shapes))
-        return self._layouts[-1]
+        known = [*self._ended.values(), *self._tasks]
+        same = known and known[-1].layout.shapes == shapes
+        return known[-1].layout if same else Layout(shapes)
 
-    def _accept(self, message: dict[str, Any] | MessageError, gathered: "_Gathered") -> bool:
-        """Take in one answer; true if it brought something new."""
+    def _end(self, task: Gathering) -> None:
+        self._lookout.ended(task)
+        self._longest = task.elapsed
+        self._rate = task.total_steps / task.elapsed
+        self._counts.waited = float(np.mean(task.waits)) if task.waits else 0.0
+        self._counts.answers[:0] = task.early
+        self._last_counts, self._counts = self._counts, _Counts()
+        self._ended[task.number] = task
+        self._ended.pop(task.number - REMEMBERED, None)
         try:
-            if isinstance(message, MessageError):
-                raise message
-            kind, worker = message.get("kind"), str(message.get("worker"))
-            if kind == REFUSAL:
-                self._refusals[worker] = str(message.get("reason"))
-                log.warning("worker %s refuses this run: %s", worker, self._refusals[worker])
-                return False
-            if message.get("run") != self._run_id or message.get("task") != self._number:
-                self._note_stranger(message, worker)
-                return False
-            if kind == FAILURE:
-                raise WorkerFailure(f"worker {worker}: {message.get('reason')}")
-            rows = Rows.from_fields(message, gathered.layout.group_of)
-        except MessageError as error:
+            self._client.end_task(task.number)
+        except redis.RedisError as error:
+            self._note_away(error)
+
+    # --- answers
+
+    def _accept(self, received: Sequence[bytes]) -> bool:
+        """Take in what came; true if it brought something new to the oldest task."""
+        results: dict[int, list[dict[str, Any]]] = {}
+        for message in self._messages(received):
+            try:
+                task = self._task_of_result(message)
+            except MessageError as error:
+                self._reject(error)
+            else:
+                if task is not None:
+                    results.setdefault(task.number, []).append(message)
+        new = False
+        for number, messages in results.items():
+            task = self._task(number)
+            lots = [messages] if self._audit is None else [[each] for each in messages]
+            for lot in lots:
+                batches, errors = read_sound(lot, task.layout.group_of)
+                for reason in errors:
+                    self._reject(reason)
+                for batch in batches:
+                    new |= self._count(task, batch)
+        return new
+
+    def _messages(self, received: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+        for data in received:
+            try:
+                yield from split(self._client.read(data))
+            except MessageError as error:
+                self._reject(error)
+
+    def _reject(self, error: MessageError) -> None:
+        self._counts.rejected += 1
+        log.warning("dropped a message: %s", error)
+
+    def _task_of_result(self, message: dict[str, Any]) -> Gathering | None:
+        """The task of a message that brings results; others are dealt with."""
+        kind, worker = message.get("kind"), message.get("worker")
+        if message.get("run") != self._run_id or not isinstance(worker, str):
+            raise MessageError("an answer of nobody, or to another run")
+        if kind == REFUSAL:
+            self._lookout.refusals[worker] = str(message.get("reason"))
+            log.warning("worker %s refuses this run: %s", worker, message.get("reason"))
+            return None
+        task = self._task(message.get("task"))
+        if kind == FAILURE:
+            self._retry(task, worker, Failure.from_fields(message, task.layout.group_of))
+            return None
+        if kind != RESULT:
+            raise MessageError(f"an answer of kind {kind!r:.50}")
+        return task
+
+    def _task(self, number: Any) -> Gathering:
+        if type(number) is int:
+            for task in self._tasks:
+                if task.number == number:
+                    return task
+            if number in self._ended:
+                return self._ended[number]
+        raise MessageError(f"an answer to task {number!r:.50}, which is not known")
+
+    def _count(self, task: Gathering, batch: Batch) -> bool:
+        audit, worker = self._audit, batch.workers[0]  # the only one if there is an audit
+        if audit is not None and worker in audit.liars:
             self._counts.rejected += 1
-            log.warning("dropped a message: %s", error)
             return False
-        number = self._workers.setdefault(worker, len(self._workers) + 1)
-        used = gathered.fill(rows, number)
-        new = int(used.sum())
-        self._note(rows, worker, 0, used)
+        numbers = [self._names.setdefault(each, len(self._names) + 1) for each in batch.workers]
+        used = task.fill(batch, np.array(numbers))
+        if audit is not None and task in self._tasks:
+            self._check(audit, task, worker, batch, used)
+            used |= task.fill(batch, np.array(numbers))  # what a liar had said before
+        new = int(np.count_nonzero(used))
+        age = (self._tasks[0].number if self._tasks else self._number) - task.number
+        answers = task.early if age < 0 else self._counts.answers
+        answers += task.note(batch, used, max(age, 0))
         self._counts.used += new
-        self._counts.skipped += len(rows.fitness) - new
-        self._slowest = max(self._slowest, rows.seconds)
-        return new > 0
+        self._counts.skipped += len(used) - new
+        return new > 0 and age == 0
 
-    def _note_stranger(self, message: dict[str, Any], worker: str) -> None:
-        """Count the rows of another run or task; those that are merely late are noted."""
-        task = message.get("task")
-        age = self._number - task if isinstance(task, int) else 0
-        ours = message.get("run") == self._run_id and message.get("kind") == RESULT
-        if ours and 0 < age < len(self._layouts):
-            rows = Rows.from_fields(message, self._layouts[-1 - age].group_of)
-            self._note(rows, worker, age, np.zeros(len(rows.fitness), np.bool_))
-        fitness = message.get("fitness")
-        self._counts.skipped += fitness.size if isinstance(fitness, np.ndarray) else 0
-
-    def _note(self, rows: Rows, worker: str, age: int, used: np.ndarray) -> None:
-        layout = self._layouts[-1 - age]
-        answer = Answer(
-            worker=worker,
-            age=age,
-            arrived=time.monotonic(),
-            seconds=rows.seconds,
-            cpu_seconds=rows.cpu_seconds,
-            layout=layout,
-            rows=layout.rows(rows.pieces),
-            fitness=rows.fitness,
-            steps=rows.steps,
-            used=used,
-        )
-        self._answers.append(answer)
-
-    def _look_around(self, gathered: "_Gathered", silence: "_Silence") -> None:
-        """Nothing came for a tick: say why, and post again what seems lost."""
-        self._watch()
-        alive = {worker["name"] for worker in workers_alive(self._server, self._keys)}
-        able = alive - set(self._refusals)
-        if alive and not able and not self._expect_others:
-            reasons = sorted({self._refusals[name] for name in alive})
-            raise WorkerFailure(f"all workers refuse the run: {'; '.join(reasons)}")
-        if not able and silence.should_speak():
-            log.warning(
-                "waiting for %d s: no worker %s; start some with"
-                " 'python es/worker.py start-workers --num_workers=N'",
-                silence.seconds(),
-                "that can serve this run is here" if alive else "is here",
+    def _check(
+        self, audit: Audit, task: Gathering, worker: str, rows: Batch, used: np.ndarray
+    ) -> None:
+        """Compare what was to be checked; have some of what is new checked by somebody else."""
+        said = said_of_each(worker, rows, task.layout.group_of)
+        for piece in [each for each in said if each in task.rechecks]:
+            if task.rechecks[piece].worker == worker:
+                continue
+            first = task.rechecks.pop(piece)
+            group = int(task.layout.group_of[piece])
+            self._counts.skipped, self._counts.audited = (
+                self._counts.skipped - group,
+                self._counts.audited + group,
             )
-        patience = max(PATIENCE, 5 * self._slowest)
-        if silence.seconds_since_post() < patience or self._client.tickets_left():
-            return
-        log.warning(
-            "silent for %.0f s: asking again for %d pieces", patience, len(gathered.missing)
-        )
-        self._client.repost(self._number, sorted(gathered.missing))
-        silence.posted()
+            for liar in audit.judge(task.parts, piece, first, said[piece]):
+                self._disown(liar)
+        if worker not in audit.liars:
+            new = rows.pieces[used[np.cumsum(task.layout.group_of[rows.pieces]) - 1]].tolist()
+            chosen = audit.choose(worker, new)
+            task.rechecks |= {piece: said[piece] for piece in chosen}
+            if chosen:
+                self._client.copy(cut(self._run_id, task.number, chosen, 1, worker))
+
+    def _disown(self, liar: str) -> None:
+        """Have all that a worker has answered evaluated by others, and give it nothing more."""
+        self._lookout.refusals[liar] = "it gave a wrong result"
+        self._client.ban(liar)
+        for task in self._tasks:
+            pieces = task.disown(self._names.get(liar, 0))
+            if len(pieces):
+                self._client.copy(cut(self._run_id, task.number, pieces.tolist(), 1, liar))
+
+    def _give_up_checks(self, task: Gathering) -> None:
+        """A worker alone cannot be checked."""
+        if task.rechecks and not task.missing and self._lookout.workers < 2:
+            log.warning("%d pieces stay unchecked: only one worker is left", len(task.rechecks))
+            task.rechecks.clear()
+
+    def _retry(self, task: Gathering, worker: str, failure: Failure) -> None:
+        """Have others try; after several attempts it is the candidate's fault."""
+        for piece in failure.pieces.tolist():
+            task.attempts[piece] = task.attempts.get(piece, 0) + 1
+            if task.attempts[piece] >= ATTEMPTS:
+                raise WorkerFailure(f"worker {worker}: {failure.reason}")
+        log.warning("worker %s failed, asking again: %s", worker, failure.reason)
+        not_for = worker if self._lookout.workers > 1 else ""
+        missing = np.intersect1d(failure.pieces, task.awaited_pieces()).tolist()
+        if missing:
+            self._client.copy(cut(self._run_id, task.number, missing, 1, not_for))
+
+    # --- the server
+
+    def _note_away(self, error: redis.RedisError) -> None:
+        """The server does not answer: say so once, and wait a little."""
+        if isinstance(error, redis.AuthenticationError):
+            raise error
+        if not self._away:
+            log.warning("the redis server does not answer: %s", str(error).partition("\n")[0])
+        self._away = True
+        self._watch()
+        time.sleep(AWAY_SECONDS)
+
+    def _come_back(self) -> None:
+        """The server may have lost everything: post again all that is missing."""
+        self._client.forget_tickets()
+        for task in reversed(self._tasks):
+            missing = task.awaited_pieces()
+            self._client.repost(cut(self._run_id, task.number, missing, task.ticket_size))
+        log.warning("the redis server answers: asking again for what is missing")
+        self._away = False
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_SECONDS):
             try:
-                self._client.beat(max(self._number, 0), self._rate)
+                self._client.beat(self._number, self._rate)
+            except AnotherHeadError as error:
+                self._displaced = error
+                return
             except redis.RedisError as error:
-                log.warning("the redis server does not answer: %s", error)
+                log.debug("the redis server does not answer: %s", error)
 
     def __enter__(self) -> "RedisEvaluator":
         return self
@@ -219,64 +367,20 @@ class RedisEvaluator:
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         self._beats.join()
+        if self._audit is not None:
+            self._audit.close()
+        if self._displaced is not None:
+            return  # what is there is another's
         try:
             self._client.close()
         except redis.RedisError as error:
             log.warning("could not tidy up at the redis server: %s", error)
 
 
-class _Gathered:
-    """Rows of a task, filled in as they arrive."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout, rows = layout, len(layout)
-        self.fitness, self.steps = np.empty(rows, np.float32), np.empty(rows, np.int64)
-        self.worker, self.seconds = np.empty(rows, np.int64), np.empty(rows, np.float32)
-        self.missing = set(range(len(layout.group_of)))
-        self._waits: list[float] = []
-
-    @property
-    def waited(self) -> float:
-        """Mean seconds that workers waited for their tickets."""
-        return float(np.mean(self._waits)) if self._waits else 0.0
-
-    def fill(self, rows: Rows, worker: int) -> np.ndarray:
-        """Write down what is new; bool[rows], False for what was answered before."""
-        pieces = rows.pieces.tolist()
-        new = np.array([piece in self.missing for piece in pieces])
-        used = np.repeat(new, self.layout.group_of[rows.pieces])
-        self.missing.difference_update(pieces)
-        target = self.layout.rows(rows.pieces)[used]
-        self.fitness[target], self.steps[target] = rows.fitness[used], rows.steps[used]
-        self.worker[target], self.seconds[target] = worker, rows.seconds / len(used)
-        if new.any():
-            self._waits.append(rows.waited)
-        return used
-
-
 class _Counts:
-    def __init__(self) -> None:
-        self.used, self.skipped, self.rejected, self.waited = 0, 0, 0, 0.0
-
-
-class _Silence:
-    """How long nothing has come, and what was done about it."""
+    """What came while a task was gathered."""
 
     def __init__(self) -> None:
-        self._since = self._post = self._spoke = time.monotonic()
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._since
-
-    def seconds_since_post(self) -> float:
-        return time.monotonic() - self._post
-
-    def posted(self) -> None:
-        self._post = time.monotonic()
-
-    def should_speak(self) -> bool:
-        """True every few seconds."""
-        if time.monotonic() - self._spoke < 3:
-            return False
-        self._spoke = time.monotonic()
-        return True
+        self.used, self.skipped, self.audited, self.rejected = 0, 0, 0, 0
+        self.waited = 0.0
+        self.answers: list[Answer] = []

@@ -28,6 +28,9 @@ class RunSettings:
     local: bool
     num_workers: int
     min_task_runtime: float
+    overlap: int
+    audit: float
+    group: str
     noise_size: int
     noise_seed: int
 
@@ -50,6 +53,7 @@ class RunSettings:
             ("final_episodes", 2),
             ("num_serializations", 1),
             ("num_workers", 1),
+            ("overlap", 0),
             ("noise_size", 1),
             ("noise_seed", 0),
         ):
@@ -58,6 +62,9 @@ class RunSettings:
             whole_number("env_seed", values["env_seed"], -1)
         for name in ("min_task_runtime", "checkpoint_every"):
             number(name, values[name])
+        number("audit", values["audit"])
+        if values["audit"] > 1:
+            raise ValueError(f"audit={values['audit']}: must be a share, from 0 to 1")
         if values["stop_fitness"] is not None:
             number("stop_fitness", values["stop_fitness"], least=None)
         settings = cls(**values)

@@ -1,15 +1,21 @@
 """A worker: evaluates pieces of whatever population is posted. It knows no algorithm."""
 
+import contextlib
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import redis
 
 from cluster.clients import WorkerClient
-from cluster.wire import MessageError
+from cluster.keys import BEAT_SECONDS
+from cluster.tickets import Ticket
+from cluster.wire import MessageError, VersionError
 from evolution.evaluation import Part, PieceRunner
 from evolution.messages import FAILURE, REFUSAL, Rows, task_parts
 from evolution.noise import NoiseTable
@@ -17,8 +23,8 @@ from evolution.problem import Problem
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0
-BEAT_SECONDS = 1.5
+POLL_SECONDS = 0.5
+TASKS_HELD = 4  # of a run whose generations overlap, workers meet several tasks by turns
 
 
 def serve(client: WorkerClient, goes_on: Callable[[], bool]) -> None:
@@ -31,55 +37,139 @@ def serve(client: WorkerClient, goes_on: Callable[[], bool]) -> None:
     """
     session: _Run | None = None
     idle_since = time.perf_counter()
-    last_beat = -BEAT_SECONDS
-    try:
-        while goes_on():
-            if time.monotonic() - last_beat > BEAT_SECONDS:
-                client.beat(session.run_id if session else "")
-                last_beat = time.monotonic()
-            if session and session.refused and client.run_spec(session.run_id):
-                time.sleep(POLL_SECONDS)  # tickets of this run are for others
-                continue
-            ticket = client.take(POLL_SECONDS)
-            if ticket is None:
-                if session and client.run_spec(session.run_id) is None:  # over, or flushed
-                    session.close()
-                    session, last_beat = None, -BEAT_SECONDS
-                continue
-            run_id, number, piece = ticket
-            if session is None or session.run_id != run_id:
-                session = _change_run(session, client, run_id)
-                if session and session.refused:
-                    client.give_back(run_id, number, piece)
-            if session and session.run_id == run_id and session.fetch(number):
-                session.work(number, piece, idle_since)
-                idle_since = time.perf_counter()
-        client.leave()
-    finally:
-        if session:
-            session.close()
+    with _Voice(client) as voice:
+        try:
+            while goes_on():
+                voice.check()
+                if session and session.run_id == voice.banned_from and not session.refused:
+                    session.refuse("the head has caught this worker giving a wrong result")
+                    voice.say(session.run_id, able=False)
+                if session and session.refused and _is_posted(client, session.run_id):
+                    time.sleep(POLL_SECONDS)  # tickets of this run are for others
+                    continue
+                ticket = client.take(POLL_SECONDS)
+                if ticket is None:
+                    voice.rest()
+                    if session and not _is_posted(client, session.run_id):  # over, or flushed
+                        session.close()
+                        session = None
+                        voice.say("")
+                    continue
+                if session is None or session.run_id != ticket.run:
+                    voice.say(ticket.run, [ticket])  # setting up may take seconds
+                    session = _change_run(session, client, ticket.run)
+                    if session and session.refused:
+                        client.give_back(ticket)
+                        voice.say(session.run_id, able=False)
+                if session and session.run_id == ticket.run and session.fetch(ticket.task):
+                    session.work(ticket, idle_since, voice)
+                    idle_since = time.perf_counter()
+        finally:
+            if session:
+                session.close()
+
+
+class _Voice:
+    """Says again and again that this worker lives and what it holds, whatever it is busy with."""
+
+    def __init__(self, client: WorkerClient) -> None:
+        self._client = client
+        self._doing, self._able = "", True
+        self._holds: Sequence[Ticket] = ()
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._error: redis.RedisError | None = None
+        self.banned_from = ""  # a run whose head gives this worker nothing more
+        self._thread = threading.Thread(target=self._repeat, name="worker heartbeat", daemon=True)
+
+    def say(self, doing: str, holds: Sequence[Ticket] = (), able: bool = True) -> None:
+        """From now on, and at once."""
+        with self._lock:
+            self._doing, self._holds, self._able = doing, holds, able
+            self._client.say(doing, holds, able)
+
+    def rest(self) -> None:
+        """Nothing is held any more; what was, is answered."""
+        if self._holds:
+            self.say(self._doing)
+
+    def check(self) -> None:
+        """Raise what stopped it."""
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> "_Voice":
+        self.say("")
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        with contextlib.suppress(redis.RedisError):
+            self._client.leave()
+
+    def _repeat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                with self._lock:
+                    self._client.say(self._doing, self._holds, self._able)
+                    if self._doing and self._client.is_banned(self._doing):
+                        self.banned_from = self._doing
+            except redis.RedisError as error:
+                self._error = error
+                return
 
 
 def _change_run(old: "_Run | None", client: WorkerClient, run_id: str) -> "_Run | None":
     """Set up for a new run; go on with the old one if that is gone already."""
-    spec = client.run_spec(run_id)
+    spec: dict[str, Any] | VersionError | None
+    try:
+        spec = client.run_spec(run_id)
+    except VersionError as error:
+        spec = error
     if spec is None:
         return old
     if old:
         old.close()
-    log.info("worker %s serves run %s", client.name, run_id)
     return _Run(client, run_id, spec)
 
 
-class _Run:
-    """What a worker holds for a run: problem, noise, the current task."""
+def _is_posted(client: WorkerClient, run_id: str) -> bool:
+    """True while the head has not moved on to another run, as far as this program can read it."""
+    try:
+        return client.run_spec(run_id) is not None
+    except VersionError:
+        return True
 
-    def __init__(self, client: WorkerClient, run_id: str, spec: dict[str, Any]) -> None:
+
+@dataclass(frozen=True)
+class _Task:
+    parts: list[Part]
+    share: int
+    min_seconds: float
+    max_seconds: float
+    pieces: int
+
+
+class _Run:
+    """What a worker holds for a run: problem, noise, the last tasks."""
+
+    def __init__(
+        self, client: WorkerClient, run_id: str, spec: dict[str, Any] | VersionError
+    ) -> None:
+        """Set up, or refuse.
+
+        Args:
+            spec: of the run; or why it cannot be read, so that the head cannot be told either.
+        """
         self.run_id, self._client = run_id, client
-        self._number, self._parts, self._task = -1, list[Part](), dict[str, Any]()
+        self._tasks: dict[int, _Task] = {}
         self._noise: NoiseTable | None = None
         self._runner: PieceRunner | None = None
-        self._seconds_per_piece = 1.0
+        self._seconds_per_piece: float | None = None
+        if isinstance(spec, VersionError):
+            self._say_refusal(str(spec))
+            return
         try:
             problem = Problem.from_json(spec["problem"])
             self._noise = NoiseTable(int(spec["noise_size"]), int(spec["noise_seed"]))
@@ -89,12 +179,20 @@ class _Run:
                     " the head: another NumPy?"
                 )
             self._runner = PieceRunner(problem, self._noise)
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            self._refuse(str(error))
+            log.info("worker %s serves run %s", client.name, run_id)
+        except Exception as error:  # whatever an engine or a user's module may raise
+            self.refuse(str(error) if isinstance(error, ValueError) else repr(error))
 
-    def _refuse(self, reason: str) -> None:
-        log.error("worker %s refuses run %s: %s", self._client.name, self.run_id, reason)
+    def refuse(self, reason: str) -> None:
+        """Take no part in this run."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+        self._say_refusal(reason)
         self._client.push(self.run_id, {"kind": REFUSAL, "reason": reason})
+
+    def _say_refusal(self, reason: str) -> None:
+        log.error("worker %s refuses run %s: %s", self._client.name, self.run_id, reason)
 
     @property
     def refused(self) -> bool:
@@ -102,44 +200,64 @@ class _Run:
         return self._runner is None
 
     def fetch(self, number: int) -> bool:
-        """Hold task ``number``; false if the head has moved on, or this run is refused."""
+        """Hold task ``number``; false if it is over, or this run is refused."""
         if self._runner is None:
             return False
-        if number == self._number:
+        if number in self._tasks:
             return True
-        task = self._client.task(self.run_id, number)
-        if task is None:
+        message = self._client.task(self.run_id, number)
+        if message is None:
             return False
         try:
-            self._parts = task_parts(task)
+            parts = task_parts(message)
         except MessageError as error:
-            self._refuse(str(error))
+            self.refuse(str(error))
             return False
-        self._task, self._number = task, number
+        limits = int(message["share"]), float(message["min_seconds"]), float(message["max_seconds"])
+        self._tasks[number] = _Task(parts, *limits, sum(part.pieces for part in parts))
+        while len(self._tasks) > TASKS_HELD:
+            del self._tasks[min(self._tasks)]
         return True
 
-    def work(self, number: int, piece: int, idle_since: float) -> None:
+    def work(self, ticket: Ticket, idle_since: float, voice: _Voice) -> None:
         """Take a share of the task's tickets, evaluate, answer."""
-        assert self._runner is not None
-        at_least = round(float(self._task["min_seconds"]) / self._seconds_per_piece)
-        more = self._client.take_more(self.run_id, number, int(self._task["share"]), at_least)
+        tickets = [ticket, *self._more(ticket)]
+        task = self._tasks[ticket.task]
+        numbers = {piece for each in tickets for piece in each.pieces if piece < task.pieces}
+        pieces = sorted(numbers)
+        if not pieces:
+            return  # a ticket that was mangled
+        voice.say(self.run_id, tickets)
         started = time.perf_counter()
-        pieces = sorted({piece, *more})
-        answer = self._evaluate(pieces, started - idle_since)
+        answer = self._evaluate(task.parts, pieces, started - idle_since)
         self._seconds_per_piece = max((time.perf_counter() - started) / len(pieces), 1e-6)
-        self._client.push(self.run_id, {"task": number, **answer})
+        self._client.push(self.run_id, {"task": ticket.task, **answer})
 
-    def _evaluate(self, pieces: Sequence[int], waited: float) -> dict[str, Any]:
+    def _more(self, ticket: Ticket) -> list[Ticket]:
+        task = self._tasks[ticket.task]
+        if self._seconds_per_piece is None:  # the first time nobody knows how long it takes
+            at_least, at_most = ticket.count, task.pieces
+        else:
+            at_least = round(task.min_seconds / self._seconds_per_piece)
+            longest = max(task.max_seconds, task.min_seconds)
+            at_most = max(round(longest / self._seconds_per_piece), ticket.count)
+        return self._client.take_more(ticket, task.share, at_least, at_most)
+
+    def _evaluate(
+        self, parts: Sequence[Part], pieces: Sequence[int], waited: float
+    ) -> dict[str, Any]:
         assert self._runner is not None
+        numbers = np.array(pieces, np.int32)
         started, cpu_started = time.perf_counter(), time.process_time()
         try:
-            fitness, steps = self._runner.evaluate(self._parts, pieces)
+            fitness, steps = self._runner.evaluate(parts, pieces)
         except Exception as error:  # whatever an environment or a user's policy may raise
             log.error("worker %s failed: %s", self._client.name, traceback.format_exc())
-            return {"kind": FAILURE, "reason": f"{type(error).__name__}: {error}"}
+            reason = f"{type(error).__name__}: {error}"
+            return {"kind": FAILURE, "pieces": numbers, "reason": reason}
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
-        rows = Rows(np.array(pieces, np.int64), fitness, steps, seconds, waited, cpu)
-        return rows.to_fields(self._number)
+        times = (round(each, 6) for each in (seconds, waited, cpu))
+        return Rows(numbers, fitness, steps.astype(np.int32), *times).to_fields()
 
     def close(self) -> None:
         if self._runner:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import redis
 
-from cluster.clients import AnotherHeadError, Keys, head_status, is_gone
-from cluster.redis_server import URL_VARIABLE, ServerError, connect, find_url, start_server
+from cluster.addresses import URL_VARIABLE, find_url
+from cluster.clients import AnotherHeadError
+from cluster.keys import Keys, head_status, is_gone
+from cluster.redis_server import Server, ServerError, connect, start_server
 from evolution.evaluation import Evaluator, LocalEvaluator
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
@@ -28,12 +30,19 @@ class Workplace:
     """An open workplace; ``evaluator`` is made when problem and noise are at hand."""
 
     server: redis.Redis | None  # None: this process works itself
+    group: str = "default"
     crew: "subprocess.Popen[bytes] | None" = None
+    own_server: Server | None = None
 
     def evaluator(
-        self, problem: Problem, noise: NoiseTable, run_id: str, min_seconds: float
+        self,
+        problem: Problem,
+        noise: NoiseTable,
+        run_id: str,
+        min_seconds: float,
+        audit: float = 0.0,
     ) -> Evaluator:
-        """The evaluator of one run.
+        """The evaluator of one run; see `RedisEvaluator`.
 
         Raises:
             AnotherHeadError: the server already serves a head.
@@ -45,21 +54,26 @@ class Workplace:
             problem,
             noise,
             run_id=run_id,
+            keys=Keys(self.group),
             min_seconds=min_seconds,
             watch=self._watch,
             expect_others=self.crew is None,
+            audit=audit,
         )
 
     def _watch(self) -> None:
+        if self.own_server and self.own_server.ended:
+            raise ServerError("the redis server has ended, and nobody starts it again")
         if self.crew and self.crew.poll() is not None:
             raise ServerError(f"the workers have ended (exit code {self.crew.returncode})")
 
 
-def check_workplace(evaluator: str, url: str | None, local: bool) -> None:
+def check_workplace(evaluator: str, url: str | None, local: bool, group: str) -> None:
     """Refuse what ``open_workplace`` could not open, before anything is started.
 
     Raises:
-        ValueError: a misspelt evaluator, or a password that the run's record would show.
+        ValueError: a misspelt evaluator, an impossible group, or a password that the run's record
+            would show.
         ServerError: a server that does not answer or is missing.
         AnotherHeadError: one that has a head already.
     """
@@ -73,9 +87,10 @@ def check_workplace(evaluator: str, url: str | None, local: bool) -> None:
             "redis: the config is stored with the run, so a URL with a password belongs into"
             f" the environment variable {URL_VARIABLE}"
         )
+    keys = Keys(group)
     found = find_url(url) if evaluator == "redis" else None
     if found:
-        head = head_status(connect(found), Keys())
+        head = head_status(connect(found), keys)
         if head and not is_gone(head):
             raise AnotherHeadError(head)
     elif evaluator == "redis" and not local:
@@ -97,7 +112,7 @@ def open_workplace(settings: RunSettings, engine: str) -> Iterator[Workplace]:
     if settings.evaluator == "local":
         yield Workplace(None)
     elif found := find_url(settings.redis):
-        yield Workplace(connect(found))
+        yield Workplace(connect(found), settings.group)
     else:
         with open_private_workplace(settings.num_workers, engine) as workplace:
             yield workplace
@@ -107,7 +122,7 @@ def open_workplace(settings: RunSettings, engine: str) -> Iterator[Workplace]:
 def open_private_workplace(num_workers: int, engine: str) -> Iterator[Workplace]:
     """Start a server and workers for the caller alone, whatever else runs on this machine."""
     with start_server() as server, _crew(server.url, num_workers, engine) as crew:
-        yield Workplace(connect(server.url), crew)
+        yield Workplace(connect(server.url), crew=crew, own_server=server)
 
 
 @contextlib.contextmanager

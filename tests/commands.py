@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from sacred.run import Run
 
-from cluster.clients import Keys, workers_alive
+from cluster.keys import Keys, workers_alive
 from cluster.redis_server import connect
 from es.experiment import ex
 

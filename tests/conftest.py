@@ -13,7 +13,8 @@ import pytest
 from stores import TestDatabase, end_server
 from stores import connect as connect_store
 
-from cluster.clients import Keys, WorkerClient, workers_alive
+from cluster.clients import WorkerClient
+from cluster.keys import Keys, workers_alive
 from cluster.redis_server import Server, connect, start_server
 from evolution.evaluation import Part
 from evolution.noise import NoiseTable
@@ -69,8 +70,8 @@ def server() -> Iterator[Server]:
 class Crew:
     """Worker processes at a server; each is a fork, so it knows what this process has set up."""
 
-    def __init__(self, url: str, wait_for: WaitFor) -> None:
-        self.url, self._wait_for = url, wait_for
+    def __init__(self, url: str, wait: WaitFor, name: str = "worker") -> None:
+        self.url, self.wait, self._name = url, wait, name
         self.processes: list[ForkProcess] = []
 
     def start(self, count: int = 1, prepare: Callable[[], None] = lambda: None) -> None:
@@ -81,12 +82,13 @@ class Crew:
         """
         for _ in range(count):
             number = len(self.processes)
-            process = FORK.Process(target=_work, args=(self.url, number, os.getpid(), prepare))
+            name = f"{self._name}-{number}"
+            process = FORK.Process(target=_work, args=(self.url, name, os.getpid(), prepare))
             process.start()
             self.processes.append(process)
         server = connect(self.url)
-        living = {f"worker-{i}" for i, each in enumerate(self.processes) if each.is_alive()}
-        self._wait_for(lambda: living <= {w["name"] for w in workers_alive(server, Keys())})
+        living = {f"{self._name}-{i}" for i, each in enumerate(self.processes) if each.is_alive()}
+        self.wait(lambda: living <= {w["name"] for w in workers_alive(server, Keys())})
 
     def end(self) -> None:
         """Kill those that are left."""
@@ -95,10 +97,10 @@ class Crew:
             process.join()
 
 
-def _work(url: str, number: int, parent: int, prepare: Callable[[], None]) -> None:
+def _work(url: str, name: str, parent: int, prepare: Callable[[], None]) -> None:
     gc.freeze()  # what the parent made is the parent's to end: its pools have no threads here
     prepare()
-    client = WorkerClient(connect(url), f"worker-{number}", Keys())
+    client = WorkerClient(connect(url), name, Keys())
     serve(client, lambda: os.getppid() == parent)
 
 

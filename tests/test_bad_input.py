@@ -8,7 +8,8 @@ import pytest
 import torch
 from commands import EXPERIMENT, HAS_PROC, HEAD, Place, complaint, noise_file
 
-from cluster.clients import HeadClient, Keys
+from cluster.clients import HeadClient
+from cluster.keys import Keys
 from cluster.redis_server import Server, connect
 from es.experiment import ex
 

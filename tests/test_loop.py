@@ -37,9 +37,21 @@ class Scripted:
 
     def __init__(self, answers: Iterator[tuple[Any, Any, Any, Any]]) -> None:
         self._answers, self.tasks = answers, list[list[Part]]()
+        self.waiting = list[Sequence[Part]]()
+
+    def submit(self, parts: Sequence[Part]) -> None:
+        self.tasks.append(list(parts))
+        self.waiting.append(parts)
+
+    def discard(self) -> None:
+        self.waiting.clear()
 
     def evaluate(self, parts: Sequence[Part]) -> list[Evaluations]:
-        self.tasks.append(list(parts))
+        self.submit(parts)
+        return self.gather()
+
+    def gather(self) -> list[Evaluations]:
+        parts = self.waiting.pop(0)
         fitness, steps, worker, seconds = next(self._answers)
         return split(
             parts,

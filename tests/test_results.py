@@ -263,8 +263,9 @@ def test_what_came_twice_or_too_late_is_told_apart(
 
     def push(number: int, *pieces: int, run: str = "run") -> None:
         fitness, steps = runner.evaluate(task, pieces)
-        rows = Rows(np.array(pieces), fitness, steps, 0.5 * len(fitness), 0.0, 100.0)
-        client.push(run, rows.to_fields(number))
+        numbers, steps = np.array(pieces, np.int32), steps.astype(np.int32)
+        rows = Rows(numbers, fitness, steps, 0.5 * len(fitness), 0.0, 100.0)
+        client.push(run, {"task": number, **rows.to_fields()})
 
     def told(number: int, evaluator: RedisEvaluator) -> list[tuple[int, str, int, bool]]:
         found = [r for a in evaluator.answers() for r in a.results(number, 0.0)]
@@ -272,11 +273,10 @@ def test_what_came_twice_or_too_late_is_told_apart(
         return [(r.generation, r.kind, r.candidate, r.valid) for r in found]
 
     with RedisEvaluator(connect(server.url), SPHERE, noise, run_id="run") as evaluator:
+        client.run_spec("run")
         push(0, 4, 5)
         push(0, 4, 6)
         push(0, 0, 1, 2, 3, 7, 8, 9, 10, 11)
-        push(0, 7)  # comes when the task is over
-        push(1, *range(12))
         got = evaluator.evaluate(task)
         names = [("candidate", 8), ("candidate", 9), ("candidate", 0)]
         again = [("candidate", 8), ("candidate", 9), ("candidate", 1)]
@@ -289,7 +289,10 @@ def test_what_came_twice_or_too_late_is_told_apart(
         history = History()
         history.count_work(evaluator.answers())
         assert 300 <= history.core_seconds < 400
-        evaluator.evaluate(task)
+        push(0, 7)  # comes when the task is over
+        evaluator.submit(task)
+        push(1, *range(12))
+        evaluator.gather()
         second = told(41, evaluator)
         assert second[0] == (40, "candidate", 2, False)
         assert all(generation == 41 and valid for generation, *_, valid in second[1:])

@@ -26,6 +26,9 @@ CONFIG: dict[str, Any] = {
     "local": True,
     "num_workers": 3,
     "min_task_runtime": 0.05,
+    "overlap": 0,
+    "audit": 0.0,
+    "group": "default",
     "checkpoint_every": 30.0,
     "noise_size": 1000,
     "noise_seed": 123,
@@ -79,6 +82,7 @@ LEAST = {
     "final_episodes": 2,
     "num_serializations": 1,
     "num_workers": 1,
+    "overlap": 0,
     "noise_size": 1,
     "noise_seed": 0,
 }
@@ -107,6 +111,13 @@ def test_numbers_are_numbers(name: str, right: tuple, wrong: tuple) -> None:
     for value in wrong:
         with pytest.raises(ValueError, match=f"^{name}=.*: must be a number"):
             RunSettings.from_config(CONFIG | {name: value})
+
+
+def test_a_share_is_at_most_one() -> None:
+    assert RunSettings.from_config(CONFIG | {"audit": 1}).audit == 1
+    for wrong in (1.1, -0.1, "0.1", None, True, float("nan")):
+        with pytest.raises(ValueError, match=r"^audit="):
+            RunSettings.from_config(CONFIG | {"audit": wrong})
 
 
 def test_checks_of_values() -> None:
