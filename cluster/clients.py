@@ -179,10 +179,10 @@ class HeadClient:
     def results(self, timeout: float) -> list[bytes]:
         """What has come, as it came; nothing after ``timeout`` seconds of silence."""
         key = self.keys.results(self._run_id)
+        time.sleep(max(0.0, self._collected + GATHER_SECONDS - time.monotonic()))
         first: Any = self._server.blpop([key], timeout=timeout)
         if first is None:
             return []
-        time.sleep(max(0.0, self._collected + GATHER_SECONDS - time.monotonic()))
         self._collected = time.monotonic()
         more: Any = self._server.lpop(key, RESULTS_PER_POP) or []
         return [first[1], *more]

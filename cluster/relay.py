@@ -188,12 +188,11 @@ class Relay:
         if not run_id:
             time.sleep(STOCK_SECONDS)
             return
-        name = self._keys.results(run_id)
+        name, now = self._keys.results(run_id), time.monotonic()
+        time.sleep(max(0.0, self._went_up + gather_seconds(now - self._fetched) - now))
         first: Any = self._below.blpop([name], timeout=WAIT_SECONDS)
         if first is None:
             return
-        now = time.monotonic()
-        time.sleep(max(0.0, self._went_up + gather_seconds(now - self._fetched) - now))
         more: Any = self._below.lpop(name, RESULTS_PER_POP - 1) or []
         results = [first[1], *more]
         try:

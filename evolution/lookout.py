@@ -15,7 +15,8 @@ from evolution.gathering import Gathering
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5  # between looks around
+LOOK_SECONDS = 0.5  # between looks around, or 20 times as long as a look takes, …
+MOST_LOOK_SECONDS = 4.0  # … but no longer than this
 PATIENCE = 10.0  # seconds of silence at least, before all that is missing is posted again
 COPY_SECONDS = 0.5  # that an idle worker waits at least before it gets a copy of another's work
 COPY_FACTOR = 3.0  # … and so many times as long as workers commonly take
@@ -88,7 +89,8 @@ class Lookout:
             self._repost_lost(task, able)
             self._copy_lingering(task, able, now)
         self._repost_after_silence(task, now)
-        self._next_look = time.monotonic() + max(LOOK_SECONDS, 20 * (time.monotonic() - now))
+        spent = time.monotonic() - now  # long if there are many workers, or if we were suspended
+        self._next_look = now + spent + min(max(LOOK_SECONDS, 20 * spent), MOST_LOOK_SECONDS)
 
     def count(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """What all workers and machines say, and those of them that can serve this run."""

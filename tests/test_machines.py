@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow  # whole programs, which take seconds to start
 COMMON = {"noise_size": 50_000, "seed": 7, "final_episodes": 3, "eval_episodes": 2}
 SPHERE = {**COMMON, "num_generations": 4}
 CARTPOLE = {**COMMON, "num_generations": 3, "pop_size": 8, "num_episodes": 2}
-LONG = {**COMMON, "num_generations": 600, "pop_size": 100}
+LONG = {**COMMON, "num_generations": 300, "pop_size": 100}
 ENDLESS = {**COMMON, "num_generations": 10_000_000}
 PICK_UP_SECONDS = 10  # two are promised on a machine that is not busy
 

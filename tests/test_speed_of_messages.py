@@ -4,11 +4,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
+from conftest import Crew
 
 from cluster.merging import merge, merged, split
+from cluster.redis_server import connect
 from cluster.wire import MessageError, pack, unpack
 from evolution.batches import read_sound
+from evolution.evaluation import Part
 from evolution.messages import Rows
+from evolution.noise import NoiseTable
+from evolution.population import Mirrored
+from evolution.problem import choose_problem
+from evolution.redis_evaluator import RedisEvaluator
 
 KEY = b"key"
 PIECES = 400
@@ -114,3 +122,27 @@ def test_answers_are_told_apart_again() -> None:
     for part, right in zip(batch.row_slices(), ANSWERS, strict=True):
         assert np.array_equal(batch.fitness[part], right["fitness"])
     assert batch.counts.sum() == PIECES
+
+
+def test_an_evaluation_moves_few_bytes(noise: NoiseTable, crew: Crew) -> None:
+    """In and out of the head's server, at 10,000 candidates.
+
+    Each of the two workers fetches the task, which has 8 bytes for a pair; so would two machines.
+    """
+    problem = choose_problem(env_name="Sphere-v0", policy_kwargs={"hidden_sizes": []})
+    pairs, rng, db = 5000, np.random.default_rng(0), connect(crew.url)
+    candidates = Mirrored(np.zeros(20, np.float32), 0.1, rng.integers(0, 199_000, pairs))
+    task = [Part(candidates, rng.integers(0, 2**31, (pairs, 1)))]
+    crew.start(2)
+    with RedisEvaluator(db, problem, noise, run_id="1-12345678") as evaluator:
+        evaluator.evaluate(task)  # fetches the run
+        before = _moved(db)
+        evaluator.evaluate(task)
+        moved = _moved(db) - before
+        assert moved < 40 * 2 * pairs, moved
+        assert evaluator.metrics()["results skipped"] == 0
+
+
+def _moved(db: redis.Redis) -> int:
+    told: Any = db.info("stats")
+    return int(told["total_net_input_bytes"] + told["total_net_output_bytes"])

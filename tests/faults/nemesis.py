@@ -113,14 +113,16 @@ class Nemesis:
         self._calm = time.monotonic()  # since when nothing is wrong by our doing
         self.report = Report()
 
-    def run(self) -> Report:
+    def run(self, calm: int = 3) -> Report:
         """All strikes, the end, and the verdict.
 
+        Args:
+            calm: generations before the first strike.
         Raises:
             AssertionError: something that must hold does not; the notes say what had happened.
         """
         try:
-            self._await_generations(3)
+            self._await_generations(calm)
             for strike in self.strikes:
                 self._pump(strike.pause)
                 self._do(strike)
@@ -136,6 +138,11 @@ class Nemesis:
         """What is needed to understand a failure, and to see it again."""
         lines = [f"seed {self.seed}, {self.world.shape}, {self._ended()} generations; struck:"]
         lines += [f"  {when:%T} {strike}" for when, strike in self._struck]
+        if self.world.head.pid:
+            status = Path(f"/proc/{self.world.head.pid}/status").read_text()
+            lines += [line for line in status.splitlines() if line.startswith("State")]
+            self.world.head.say_where_it_is()
+            time.sleep(0.2)
         for child in self.world.children:
             said = child.log.read_text() if child.log.exists() else ""
             lines += [f"{child.name}:", *said.splitlines()[-LOG_LINES:]]

@@ -1,6 +1,7 @@
 """Processes to be tormented: each is started again when it dies, as its supervisor would do it."""
 
 import ctypes
+import faulthandler
 import logging
 import os
 import secrets
@@ -73,6 +74,7 @@ class Child:
         for number in (1, 2):
             os.dup2(file, number)
         sys.stderr = os.fdopen(2, "w", closefd=False)
+        faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True)
         form = f"%(asctime)s.%(msecs)03d {os.getpid()} %(levelname)s %(message)s"
         logging.basicConfig(
             level=logging.INFO, stream=sys.stderr, format=form, datefmt="%T", force=True
@@ -95,6 +97,11 @@ class Child:
     def go_on(self) -> None:
         if self.pid:
             os.kill(self.pid, signal.SIGCONT)
+
+    def say_where_it_is(self) -> None:
+        """Have a Python process write into its log what it is at."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGUSR1)
 
     def look_after(self) -> None:
         """Start it again if it was killed; note its end if it ended by itself."""
