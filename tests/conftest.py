@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import secrets
+import signal
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkProcess
@@ -30,7 +31,9 @@ WaitFor = Callable[[Callable[[], object]], None]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep tests away from the developer's servers, settings and runs."""
+    """Keep tests away from the developer's servers, settings and runs; let Ctrl-C reach programs."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("EVO_REDIS", "MONGO_URL", "EVO_SETTINGS"):
             patch.delenv(name, raising=False)
