@@ -31,7 +31,7 @@ WaitFor = Callable[[Callable[[], object]], None]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep tests away from the developer's servers, settings and runs; let Ctrl-C reach programs."""
+    """Keep tests away from the developer's servers, settings and runs; let Ctrl-C work."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
