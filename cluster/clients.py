@@ -25,11 +25,12 @@ from cluster.keys import (
     who,
 )
 from cluster.tickets import Ticket, encoded, parse_ticket
-from cluster.wire import MessageError, pack, unpack
+from cluster.wire import MessageError, VersionError, pack, unpack
 
 log = logging.getLogger(__name__)
 
 RESULTS_PER_POP = 1000
+GATHER_SECONDS = 0.002  # from one batch of results that a head takes to the next
 RESULT_BYTES = 1 << 28  # that one answer may have
 KEY_BYTES = 32
 RESULTS_EXPIRE = 3600  # seconds after the last answer, should nobody read them
@@ -53,6 +54,7 @@ class HeadClient:
         self._server, self._run_id, self.keys = server, run_id, keys
         self._status: dict[str, Any] = {**who(), "run": run_id, "generation": 0, "rate": 0.0}
         self._key = secrets.token_bytes(KEY_BYTES)
+        self._collected = 0.0  # when, on time.monotonic()
         self._posted: dict[str, bytes] = {}  # what must be there as long as the run lasts
 
     # --- leading
@@ -75,7 +77,7 @@ class HeadClient:
             if other["host"] == socket.gethostname() or time.monotonic() > deadline:
                 raise AnotherHeadError(other)
             time.sleep(0.2)  # a dead head on another machine is known by its silence
-        self._server.delete(self.keys.tickets)
+        self._remove_leavings()
 
     def _say(self, *, only_if_absent: bool) -> bool:
         value = json.dumps(self._status)
@@ -91,8 +93,15 @@ class HeadClient:
         if not is_gone(other):
             return False
         log.info("the head of run %s is gone: taking its place", other["run"])
-        self._server.delete(self.keys.head, *self._keys_of(other["run"]))
+        self._server.delete(self.keys.head)
         return True
+
+    def _remove_leavings(self) -> None:
+        """Delete what heads that were killed have left, perhaps long ago; workers may stay."""
+        head, worker = self.keys.head.encode(), self.keys.worker("").encode()
+        names = self._server.scan_iter(self.keys.prefix + "*", count=1000)
+        if left := [name for name in names if name != head and not name.startswith(worker)]:
+            self._server.unlink(*left)
 
     def beat(self, generation: int, rate: float) -> None:
         """Say that this head lives, and how it goes; to be called every second or two.
@@ -148,9 +157,14 @@ class HeadClient:
         self._server.delete(key)
 
     def next_ticket(self) -> Ticket | None:
-        """The first that nobody has taken yet."""
-        first: Any = self._server.lindex(self.keys.tickets, 0)
-        return parse_ticket(first) if first else None
+        """The first that nobody has taken yet; what lies before it is nobody's, and goes."""
+        name = self.keys.tickets
+        while (first := self._server.lindex(name, 0)) is not None:
+            ticket = parse_ticket(first)  # type: ignore[arg-type]
+            if ticket is not None and ticket.run == self._run_id:
+                return ticket
+            self._server.lrem(name, 1, first)  # type: ignore[arg-type]
+        return None
 
     def forget_tickets(self) -> None:
         """Take back all that nobody has taken."""
@@ -165,9 +179,11 @@ class HeadClient:
     def results(self, timeout: float) -> list[bytes]:
         """What has come, as it came; nothing after ``timeout`` seconds of silence."""
         key = self.keys.results(self._run_id)
+        time.sleep(max(0.0, self._collected + GATHER_SECONDS - time.monotonic()))
         first: Any = self._server.blpop([key], timeout=timeout)
         if first is None:
             return []
+        self._collected = time.monotonic()
         more: Any = self._server.lpop(key, RESULTS_PER_POP) or []
         return [first[1], *more]
 
@@ -243,7 +259,11 @@ class WorkerClient:
     # --- runs and tasks
 
     def run_spec(self, run_id: str) -> dict[str, Any] | None:
-        """What to set up for ``run_id``; None if the head has moved on to another run."""
+        """What to set up for ``run_id``; None if the head has moved on to another run.
+
+        Raises:
+            VersionError: the head is older or newer than this program.
+        """
         spec = self._message(self.keys.run, b"")
         if spec is None or spec.get("run") != run_id:
             return None
@@ -269,6 +289,8 @@ class WorkerClient:
             return None
         try:
             return unpack(data, key)
+        except VersionError:
+            raise
         except MessageError as error:  # the head posts it anew when nobody answers
             log.warning("%s is no message: %s", name, error)
             return None

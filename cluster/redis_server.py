@@ -1,45 +1,65 @@
 """Servers of our own: a redis-compatible process that ends with its owner and leaves nothing."""
 
 import contextlib
-import json
-import os
 import secrets
 import shutil
+import socket
 import stat
 import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import redis
 
-URL_VARIABLE = "EVO_REDIS"
+from cluster.connections import client_of
+from cluster.server_config import WORKER_USER, Listening, config_text
+
 START_SECONDS = 20
-NOTE = "server.json"
+ANSWER_SECONDS = 3.0  # that a server has for its first answer
 SOCKET_PATH_LIMIT = 100  # bytes; the kernel's own limit is 103 to 107
 
 # Runs the server until its own standard input ends, which happens however the owner dies; then
-# removes the folder. A server that ends before leaves a file that says so.
+# removes what it had. A server that dies before is started again, with the same addresses and
+# passwords, once its owner has seen it answer ("up"); else a file says that it has ended.
 GUARDIAN = """
+umask 077
 trap '' INT HUP
 trap : TERM  # and goes on: the server should not outlive it
-folder=$1; shift
-exec 3<&0
-"$@" </dev/null 3<&- >"$folder/log" 2>&1 & server=$!
-( while read -r _; do :; done; kill "$server" ) <&3 2>/dev/null & owner=$!
+over='' server=''
+trap 'over=1; kill $server $nap' USR1
+folder=$1 socket=$2; shift 2
+exec 2>/dev/null 3<&0
+{ while read -r _; do :; done
+  kill -USR1 $$; server=$(cat "$folder/pid"); kill $server  # should this shell be dead
+  while kill -0 $server; do sleep 0.02; done; rm -rf -- "$folder" "$socket"
+} <&3 & owner=$!
 exec 3<&-
-while kill -0 "$server"; do wait "$server"; done 2>/dev/null
+while [ -z "$over" ]; do
+  "$@" </dev/null >"$folder/log" 2>&1 & server=$!
+  echo $server >"$folder/pid"
+  [ -z "$over" ] || kill $server
+  while kill -0 $server; do wait $server; done
+  server=''
+  [ -z "$over" ] && [ -e "$folder/up" ] || break
+  echo died >>"$folder/deaths"
+  sleep 0.2 & nap=$!
+  wait $nap
+done
 : >"$folder/ended"
-while kill -0 "$owner"; do wait "$owner"; done 2>/dev/null
-rm -rf -- "$folder"
+while kill -0 $owner; do wait $owner; done
+rm -rf -- "$folder" "$socket"
 """
 
 
 class ServerError(RuntimeError):
     """A server that could not be found, started or reached."""
+
+
+class PasswordError(ServerError):
+    """A server that knows another password: waiting will not help."""
 
 
 def server_program() -> str:
@@ -65,7 +85,10 @@ def server_program() -> str:
 
 @dataclass
 class Server:
-    """A running server; ``close`` ends it, and so does the end of the process that started it."""
+    """A running server; ``close`` ends it, and so does the end of the process that started it.
+
+    Should it die, it is started again, empty, under the same URL.
+    """
 
     url: str
     folder: Path
@@ -73,8 +96,25 @@ class Server:
 
     @property
     def ended(self) -> bool:
-        """True if the server has ended by itself."""
+        """True if nobody will start the server again."""
         return not self.folder.exists() or (self.folder / "ended").exists()
+
+    @property
+    def deaths(self) -> int:
+        """How often it has died and was started again."""
+        with contextlib.suppress(FileNotFoundError):
+            return len((self.folder / "deaths").read_text().split())
+        return 0
+
+    @property
+    def password_file(self) -> Path:
+        """Where the password of the workers' user is, if there is such a user."""
+        return self.folder / f"{WORKER_USER}-password"
+
+    def let_go(self) -> None:
+        """Called in a fork of the owner: the server need not wait for the end of this process."""
+        assert self.guardian.stdin is not None
+        self.guardian.stdin.close()
 
     def close(self) -> None:
         assert self.guardian.stdin is not None
@@ -88,58 +128,73 @@ class Server:
         self.close()
 
 
-def start_server(host: str = "127.0.0.1", port: int = 0) -> Server:
+def start_server(listening: Listening | None = None, socket_path: Path | None = None) -> Server:
     """Start a server with a fresh password, nothing on disk and a private unix socket.
 
     Args:
-        host: the address to bind when there is a port.
-        port: a TCP port to listen on beside the socket; 0 for none.
+        listening: on TCP too; None: on the socket alone.
+        socket_path: of the socket; None: in a private folder.
     Raises:
         ServerError: it did not come up, with the server's own words.
     """
     program = server_program()
+    if socket_path is not None:
+        _check_free(socket_path)
     folder = Path(tempfile.mkdtemp(prefix="evo-redis-"))
-    if len(bytes(folder)) > SOCKET_PATH_LIMIT - len("/socket"):
+    if socket_path is None and len(bytes(folder)) > SOCKET_PATH_LIMIT - len("/socket"):
         short = Path(tempfile.mkdtemp(prefix="evo-redis-", dir="/tmp"))
         folder.rmdir()
         folder = short
-    password = secrets.token_hex(24)
-    settings = {
-        "port": port,
-        "bind": host,
-        "unixsocket": folder / "socket",
-        "unixsocketperm": 700,
-        "requirepass": password,
-        "save": '""',
-        "appendonly": "no",
-        "dir": folder,
-        "daemonize": "no",
-    }
-    config = folder / "config"
-    config.touch(0o600)
-    config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    path = (socket_path or folder / "socket").absolute()
+    password, listening = secrets.token_hex(24), listening or Listening()
+    _write_privately(folder / "config", config_text(folder, path, password, listening))
     guardian = subprocess.Popen(
-        ["/bin/sh", "-c", GUARDIAN, "sh", str(folder), program, str(config)],
+        ["/bin/sh", "-c", GUARDIAN, "sh", str(folder), str(path), program, str(folder / "config")],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
-    server = Server(f"unix://{folder}/socket?password={password}", folder, guardian)
+    server = Server(f"unix://{quote(str(path))}?password={password}", folder, guardian)
+    if listening.worker_password is not None:
+        _write_privately(server.password_file, listening.worker_password + "\n")
     try:
         _wait_until_up(server)
     except BaseException:
         server.close()
         raise
+    (folder / "up").touch(0o600)
     return server
+
+
+def _write_privately(file: Path, text: str) -> None:
+    file.touch(0o600)
+    file.write_text(text)
+
+
+def _check_free(path: Path) -> None:
+    """Refuse a path where a server listens, or something else is that is not ours to remove."""
+    if len(bytes(path.absolute())) > SOCKET_PATH_LIMIT:
+        raise ServerError(f"{path} is too long for a socket: {SOCKET_PATH_LIMIT} bytes at most")
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise ServerError(f"there is no folder {path.parent} for the socket") from None
+        return
+    if not is_socket:
+        raise ServerError(f"{path} is there and no socket: choose another path")
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise ServerError(f"a server listens at {path} already: choose another path")
 
 
 def _wait_until_up(server: Server) -> None:
     deadline = time.monotonic() + START_SECONDS
-    client = redis.Redis.from_url(server.url)
+    client = client_of(server.url, retries=0)
     while True:
         try:
             client.ping()
             return
-        except redis.ConnectionError:
+        except (redis.ConnectionError, redis.TimeoutError):
             if server.ended or time.monotonic() > deadline:
                 silent = "it ended at once" if server.ended else f"silent for {START_SECONDS} s"
                 reason = _last_words(server.folder / "log") or silent
@@ -153,17 +208,22 @@ def _last_words(log_file: Path) -> str:
 
 
 def connect(url: str) -> redis.Redis:
-    """A client of the server at ``url``.
+    """A client of the server at ``url``, which has answered.
 
     Raises:
-        ServerError: it is no redis URL, or nothing answers there.
+        PasswordError: the server is there, but does not let us in.
+        ServerError: it is no redis URL, or nothing answers there within a few seconds.
     """
+    place = without_password(url)
     try:
-        client = redis.Redis.from_url(url, socket_connect_timeout=3, health_check_interval=30)
-        client.ping()
+        with client_of(url, silence=ANSWER_SECONDS, retries=0) as first:
+            first.ping()
+        return client_of(url)
+    except redis.AuthenticationError as error:
+        raise PasswordError(f"the redis server at {place} refuses the password: {error}") from error
     except (redis.RedisError, ValueError, OSError) as error:
-        raise ServerError(f"no redis server answers at {without_password(url)}: {error}") from error
-    return client
+        reason = str(error).partition("\n")[0]
+        raise ServerError(f"no redis server answers at {place}: {reason}") from error
 
 
 def without_password(url: str) -> str:
@@ -173,75 +233,3 @@ def without_password(url: str) -> str:
     address = rest.rpartition("@")[2]
     hidden = "&".join(p for p in query.split("&") if p and not p.startswith("password="))
     return f"{scheme}://{address}" + (f"?{hidden}" if hidden else "")
-
-
-# --- The server of this machine's user: run-server writes it down, head and workers find it -----
-
-
-def announce(url: str) -> Path:
-    """Write down where the running server is, readable by this user only."""
-    note = _private_folder() / NOTE
-    temporary = note.with_suffix(f".{os.getpid()}")
-    temporary.touch(0o600)
-    temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-    temporary.replace(note)
-    return note
-
-
-def withdraw() -> None:
-    """Remove what ``announce`` of this process wrote."""
-    if (noted := _noted()) and noted["pid"] == os.getpid():
-        with contextlib.suppress(OSError):
-            (_folder() / NOTE).unlink()
-            _folder().rmdir()
-
-
-def running_server() -> dict[str, Any] | None:
-    """The url and pid of this user's run-server; None if there is none, or it has died."""
-    noted = _noted()
-    try:
-        if noted is not None:
-            os.kill(noted["pid"], 0)
-            os.stat(urlsplit(noted["url"]).path)  # the pid of a dead one may be another's by now
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
-    return noted
-
-
-def _noted() -> dict[str, Any] | None:
-    """What the last ``announce`` wrote, if it is still there."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        if _is_private(_folder().lstat()):
-            noted = json.loads((_folder() / NOTE).read_text())
-            if isinstance(noted, dict) and type(noted.get("pid")) is int:
-                return noted if isinstance(noted.get("url"), str) else None
-    return None
-
-
-def find_url(configured: str | None = None) -> str | None:
-    """The server to use: the configured one, else EVO_REDIS, else this user's run-server."""
-    running = running_server()
-    return configured or os.environ.get(URL_VARIABLE) or (running["url"] if running else None)
-
-
-def _folder() -> Path:
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    return Path(base) / f"evo-{os.getuid()}"
-
-
-def _private_folder() -> Path:
-    """Make the folder of this user's notes, the same for all our processes of the machine.
-
-    Raises:
-        ServerError: it is there, but others could write to it.
-    """
-    with contextlib.suppress(FileExistsError):
-        _folder().mkdir(mode=0o700)
-    if not _is_private(_folder().lstat()):
-        raise ServerError(f"{_folder()} must be a folder of yours that nobody else can enter")
-    return _folder()
-
-
-def _is_private(status: os.stat_result) -> bool:
-    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-    return ours and not status.st_mode & 0o077

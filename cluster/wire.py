@@ -5,6 +5,7 @@ message carries a code over all of it: with the key of a run only who knows that
 it; without a key it is a checksum.
 """
 
+import functools
 import hashlib
 import hmac
 import json
@@ -20,10 +21,16 @@ _CODE_BYTES = 16
 _PREFIX = struct.Struct(f"<4sHI{_CODE_BYTES}s")  # magic, version, bytes of header, code
 _MAGIC = b"evo\0"
 _DTYPES = ("<f4", "<f8", "<i8", "<i4", "|b1")
+_NARROW = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4")  # as which whole numbers travel if they fit
+_NARROW_FROM = 16  # so many numbers
 
 
 class MessageError(ValueError):
     """Bytes that are not a message of ours."""
+
+
+class VersionError(MessageError):
+    """A message of ours, in another version than this program's."""
 
 
 def pack(message: dict[str, Any], key: bytes = b"") -> bytes:
@@ -41,8 +48,10 @@ def pack(message: dict[str, Any], key: bytes = b"") -> bytes:
         if isinstance(value, np.ndarray):
             if value.dtype.str not in _DTYPES:
                 raise TypeError(f"{name} has dtype {value.dtype}, the wire carries {_DTYPES}")
-            arrays[name] = [value.dtype.str, *value.shape]
-            buffers.append(np.ascontiguousarray(value).tobytes())
+            stored = _narrowed(value)
+            kinds = value.dtype.str, stored.dtype.str
+            arrays[name] = ["".join(dict.fromkeys(kinds)), *value.shape]
+            buffers.append(np.ascontiguousarray(stored).tobytes())
         else:
             header[name] = value
     head = json.dumps([header, arrays]).encode()
@@ -51,7 +60,7 @@ def pack(message: dict[str, Any], key: bytes = b"") -> bytes:
 
 
 def unpack(data: bytes, key: bytes = b"", limit: int = MAX_BYTES) -> dict[str, Any]:
-    """Decode what ``pack`` wrote; arrays are read-only views of ``data``.
+    """Decode what ``pack`` wrote; arrays are read-only, most of them views of ``data``.
 
     Args:
         limit: bytes that such a message may have at most.
@@ -65,7 +74,7 @@ def unpack(data: bytes, key: bytes = b"", limit: int = MAX_BYTES) -> dict[str, A
         raise MessageError("the bytes do not begin as a message of ours does")
     if version != VERSION:
         older = "its sender" if version < VERSION else "this program"
-        raise MessageError(
+        raise VersionError(
             f"message version {version}, this program speaks {VERSION}: {older} is the older one,"
             " to be brought up to date"
         )
@@ -74,12 +83,16 @@ def unpack(data: bytes, key: bytes = b"", limit: int = MAX_BYTES) -> dict[str, A
     at = _PREFIX.size + size
     message, arrays = _header(data[_PREFIX.size : at], size)
     for name, description in arrays.items():
-        dtype, shape = _array_type(name, description)
+        dtype, stored, shape = _array_type(name, description)
         count = math.prod(shape)
-        end = at + count * dtype.itemsize
+        end = at + count * stored.itemsize
         if end > len(data):
             raise MessageError(f"array {name!r} is cut off")
-        message[name] = np.frombuffer(data, dtype, count, at).reshape(shape)
+        array = np.frombuffer(data, stored, count, at).reshape(shape)
+        if stored != dtype:
+            array = array.astype(dtype)
+            array.flags.writeable = False
+        message[name] = array
         at = end
     if at != len(data):
         raise MessageError(f"{len(data) - at} bytes too many behind the last array")
@@ -104,11 +117,36 @@ def _header(data: bytes, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return header, arrays
 
 
-def _array_type(name: str, description: Any) -> tuple[np.dtype, list[int]]:
-    if not isinstance(description, list) or not description or description[0] not in _DTYPES:
-        raise MessageError(f"array {name!r} has no dtype that the wire carries")
-    dtype, *shape = description
+def _narrowed(array: np.ndarray) -> np.ndarray:
+    """Whole numbers in as few bytes as they need."""
+    if array.dtype.kind != "i" or array.size < _NARROW_FROM:
+        return array
+    least, most = int(array.min()), int(array.max())
+    for kind in _NARROW[: 6 if array.itemsize == 8 else 4]:
+        if np.iinfo(kind).min <= least and most <= np.iinfo(kind).max:
+            return array.astype(kind)
+    return array
+
+
+def _array_type(name: str, description: Any) -> tuple[np.dtype, np.dtype, tuple[int, ...]]:
+    """An array's dtype, the one as which it travels, and its shape."""
+    try:
+        if not isinstance(description, list):
+            raise TypeError
+        return _known_array_type(*description)
+    except TypeError as error:
+        raise MessageError(f"array {name!r} has no dtype that the wire carries") from error
+    except ValueError as error:
+        raise MessageError(f"array {name!r} has {error}") from error
+
+
+@functools.lru_cache(1024, typed=True)
+def _known_array_type(kinds: str, *shape: Any) -> tuple[np.dtype, np.dtype, tuple[int, ...]]:
+    kind, stored = kinds[:3], kinds[3:] or kinds
+    narrow = kind[1:2] == "i" and stored in _NARROW and stored[2] < kind[2]
+    if kind not in _DTYPES or not (stored == kind or narrow):
+        raise ValueError("no dtype that the wire carries")
     sane = len(shape) <= 8 and all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape)
     if not sane or math.prod(max(n, 1) for n in shape) > MAX_BYTES:  # NumPy counts a 0 as a 1
-        raise MessageError(f"array {name!r} has the impossible shape {shape}")
-    return np.dtype(dtype), shape
+        raise ValueError(f"the impossible shape {list(shape)}")
+    return np.dtype(kind), np.dtype(stored), shape

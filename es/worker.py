@@ -1,156 +1,343 @@
-"""Workers: python es/worker.py start-workers --num_workers=7"""
+"""Workers: python es/worker.py start-workers --num_workers=7; on another machine: workers"""
 
+import functools
+import importlib
 import importlib.util
 import logging
-import multiprocessing
 import os
-import select
-import signal
 import socket
-import sys
-import threading
 import time
-from dataclasses import dataclass
-from multiprocessing.context import ForkProcess
-from types import FrameType
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import click
 import redis
 from threadpoolctl import threadpool_limits
 
+from cluster.addresses import PORT, find_url, url_of
 from cluster.clients import WorkerClient
+from cluster.connections import client_of
 from cluster.keys import Keys
-from cluster.redis_server import ServerError, connect, find_url, without_password
+from cluster.notes import NoteError, announce, mirror, running_server, withdraw
+from cluster.redis_server import (
+    PasswordError,
+    Server,
+    ServerError,
+    connect,
+    start_server,
+    without_password,
+)
+from cluster.relay import Relay
+from cluster.server_config import WORKER_USER
 from evolution.worker import serve
-from utils.program import set_up_program
+from utils.keeping import HopelessError, Keeper, Kept
+from utils.program import set_up_program, until_told_to_end
 
 log = logging.getLogger("worker")
 
-LOOK_SECONDS = 0.5
-RESTART_SECONDS = 1.0  # pause before a dead worker is started anew
-SHORT_LIFE_SECONDS = 5.0
-SHORT_LIVES = 5  # so many short lives in a row, and the cause is not an accident
+LOOK_SECONDS = 0.5  # between attempts to find a server
+CHECK_SECONDS = 1.0  # between looks whether another server has taken its place
+
+Find = Callable[[], str]  # the URL of a server; a ServerError if there is none
+Lasts = Callable[[], bool]  # false when it is time to end
 
 
 @click.group()
 def cli() -> None:
     """Processes that evaluate candidates for a head."""
+    set_up_program()
+
+
+def _at_least_one(context: click.Context, option: click.Parameter, value: int) -> int:
+    if value < 1:
+        raise click.ClickException(f"--{option.name}={value}: must be 1 or more")
+    return value
+
+
+def _keys(context: click.Context, option: click.Parameter, value: str) -> Keys:
+    try:
+        return Keys(value)
+    except ValueError as error:
+        raise click.ClickException(f"--{error}") from error
+
+
+_num_workers = click.option(
+    "--num_workers", type=int, default=1, show_default=True, callback=_at_least_one
+)
+_group = click.option(
+    "--group",
+    "keys",
+    default="default",
+    show_default=True,
+    callback=_keys,
+    help="Serve heads of this group only.",
+)
+_socket = click.option(
+    "--relay_socket_path",
+    type=click.Path(path_type=Path),
+    help="Where this machine's own server listens; default: in a private folder.",
+)
+_preload = click.option(
+    "--preload", default="envpool", hidden=True, help="Imported once, before forking."
+)
+
+
+def _master(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say where the head's server is."""
+    host = click.option(
+        "--master_host", help="Of the head's server; default: EVO_REDIS, else run-server's."
+    )
+    port = click.option("--master_port", type=click.IntRange(1, 65535), default=PORT)
+    return host(port(command))
+
+
+# --- commands
 
 
 @cli.command()
-@click.option("--num_workers", type=click.IntRange(min=1), default=1, show_default=True)
+@_num_workers
+@click.option(
+    "--force_relay/--no_force_relay",
+    default=False,
+    help="Talk to this machine's run-mirror instead of the head's server.",
+)
+@_socket
+@_group
 @click.option("--redis", "url", help="URL of the server; default: EVO_REDIS, else run-server's.")
-@click.option("--preload", default="envpool", hidden=True, help="Imported once, before forking.")
+@_preload
 @click.option("--until_stdin_ends", is_flag=True, hidden=True, help="End when the parent does.")
-def start_workers(num_workers: int, url: str | None, preload: str, until_stdin_ends: bool) -> None:
+def start_workers(
+    *,
+    num_workers: int,
+    force_relay: bool,
+    relay_socket_path: Path | None,
+    keys: Keys,
+    url: str | None,
+    preload: str,
+    until_stdin_ends: bool,
+) -> None:
     """Start workers that talk to the head's server directly; they wait for it if need be."""
-    set_up_program()
-    if preload and importlib.util.find_spec(preload):
-        importlib.import_module(preload)  # once here rather than once in every worker
-    end = threading.Event()
+    if force_relay:
+        find = functools.partial(_mirror_url, relay_socket_path)
+    else:
+        find = functools.partial(_master_url, url)
+    with Keeper() as keeper:
+        _import(preload)
+        _keep(keeper, _crew(num_workers, find, keys), until_stdin_ends=until_stdin_ends)
 
-    def stop(signal_number: int, frame: FrameType | None) -> None:
-        end.set()
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    crew = [Member(i, url) for i in range(num_workers)]
+@cli.command()
+@_master
+@_num_workers
+@_socket
+@_group
+@_preload
+def workers(
+    *,
+    master_host: str | None,
+    master_port: int,
+    num_workers: int,
+    relay_socket_path: Path | None,
+    keys: Keys,
+    preload: str,
+) -> None:
+    """Be a machine: workers with a server of their own, and a relay to the head's server."""
+    find = _find_master(master_host, master_port)
+    with Keeper() as keeper, _own_server(relay_socket_path) as below:
+        _import(preload)
+        relay = functools.partial(_relay, find, lambda: below.url, _machine(), keys, _always)
+        crew = _crew(num_workers, lambda: below.url, keys, below)
+        _keep(keeper, [Kept("the relay", functools.partial(_without, below, relay)), *crew])
+
+
+@cli.command()
+@_socket
+def run_mirror(relay_socket_path: Path | None) -> None:
+    """Start this machine's own server, for run-relay and start-workers --force_relay."""
+    lasts, name = until_told_to_end(), mirror(relay_socket_path)
+    if running := running_server(name):
+        raise click.ClickException(f"a mirror runs already (process {running['pid']}): use it")
+    with _own_server(relay_socket_path) as server:
+        try:
+            announce(server.url, name)
+        except NoteError as error:
+            raise click.ClickException(str(error)) from error
+        click.echo(f"mirror ready at {without_password(server.url)}; end it with Ctrl-C")
+        try:
+            while lasts(1.0):
+                pass
+        finally:
+            withdraw(name)
+
+
+@cli.command()
+@_master
+@_socket
+@_group
+def run_relay(
+    master_host: str | None, master_port: int, relay_socket_path: Path | None, keys: Keys
+) -> None:
+    """Carry tickets down to this machine's run-mirror, and results up to the head's server."""
+    lasts = until_told_to_end()
+    find = _find_master(master_host, master_port)
+    below = functools.partial(_mirror_url, relay_socket_path)
     try:
-        while not end.is_set():
-            for member in crew:
-                member.look_after()
-            if until_stdin_ends and _stdin_has_ended():
-                break
-            end.wait(0 if until_stdin_ends else LOOK_SECONDS)
-    finally:
-        for member in crew:
-            member.stop()
-        for member in crew:
-            member.join()
+        _relay(find, below, _machine(), keys, lasts)
+    except HopelessError as error:
+        raise click.ClickException(str(error)) from error
 
 
-def _stdin_has_ended() -> bool:
-    """Wait a moment for the end of standard input: whoever holds its other end has died."""
-    readable, _, _ = select.select([sys.stdin], [], [], LOOK_SECONDS)
-    return bool(readable) and not os.read(sys.stdin.fileno(), 1)
+# --- what they share
 
 
-@dataclass
-class Member:
-    """One worker process, started again should it die."""
-
-    number: int
-    url: str | None
-    process: ForkProcess | None = None
-    started: float = 0.0
-    short_lives: int = 0
-
-    def look_after(self) -> None:
-        """Start the process if it is not running; SystemExit if it never lives for long."""
-        if self.process and self.process.is_alive():
-            return
-        if self.process:
-            log.error("worker %d died (exit code %s)", self.number, self.process.exitcode)
-            lived = time.monotonic() - self.started
-            self.short_lives = self.short_lives + 1 if lived < SHORT_LIFE_SECONDS else 0
-            if self.short_lives >= SHORT_LIVES:
-                raise SystemExit(
-                    f"worker {self.number} died {SHORT_LIVES} times at once: giving up"
-                )
-            time.sleep(RESTART_SECONDS)
-        fork = multiprocessing.get_context("fork")
-        self.process = fork.Process(target=_work, args=(self.number, self.url, os.getpid()))
-        self.process.start()
-        self.started = time.monotonic()
-
-    def stop(self) -> None:
-        if self.process:
-            self.process.terminate()
-
-    def join(self) -> None:
-        """Wait for the end, which is made sure of."""
-        if self.process:
-            self.process.join(timeout=3)
-            if self.process.is_alive():
-                self.process.kill()
-                self.process.join()
+def _find_master(host: str | None, port: int) -> Find:
+    """Where the head's server is."""
+    if host is None:
+        return functools.partial(_master_url, None)
+    try:
+        url = url_of(host, port, WORKER_USER)
+    except ServerError as error:
+        raise click.ClickException(str(error)) from error
+    return lambda: url
 
 
-def _work(number: int, configured_url: str | None, parent: int) -> None:
-    """A worker process: serve whichever server is there, for as long as the parent lives."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, who tells us
-    signal.signal(signal.SIGTERM, _exit)
-    if not sys.stdin.closed:
-        sys.stdin.close()
-    name = f"{socket.gethostname()}-{os.getpid()}"
-    complained = False
+def _master_url(configured: str | None) -> str:
+    if url := find_url(configured, WORKER_USER):
+        return url
+    raise ServerError("no server: start one with 'python es/head.py run-server'")
 
-    def goes_on() -> bool:
-        return os.getppid() == parent
 
+def _mirror_url(socket_path: Path | None) -> str:
+    if noted := running_server(mirror(socket_path)):
+        return noted["url"]
+    raise ServerError("no mirror: start one with 'python es/worker.py run-mirror'")
+
+
+def _own_server(socket_path: Path | None) -> Server:
+    try:
+        return start_server(socket_path=socket_path)
+    except ServerError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _machine() -> str:
+    """The name of this machine among those of the head; another machine has another."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _import(package: str) -> None:
+    if package and importlib.util.find_spec(package):
+        importlib.import_module(package)  # once here rather than once in every worker
+
+
+def _crew(number: int, find: Find, keys: Keys, own: Server | None = None) -> list[Kept]:
+    """Workers; one that dies is followed by another of its name.
+
+    So its successor's first word takes back what the dead one said to hold.
+    """
+    machine = _machine()
+    crew = []
+    for i in range(number):
+        work: Callable[[], None] = functools.partial(_work, find, f"{machine}-{i}", keys, i == 0)
+        if own is not None:
+            work = functools.partial(_without, own, work)
+        crew.append(Kept(f"worker {i}", work))
+    return crew
+
+
+def _keep(keeper: Keeper, kept: list[Kept], *, until_stdin_ends: bool = False) -> None:
+    try:
+        keeper.keep(kept, until_stdin_ends=until_stdin_ends)
+    except HopelessError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _without(server: Server, work: Callable[[], None]) -> None:
+    """In a fork: the server is its keeper's, and should not wait for this process."""
+    server.let_go()
+    work()
+
+
+def _always(seconds: float = 0.0) -> bool:
+    time.sleep(seconds)
+    return True
+
+
+# --- the processes
+
+
+def _work(find: Find, name: str, keys: Keys, speaks: bool) -> None:
+    """A worker process: serve whichever server is there."""
     with threadpool_limits(1):
-        while goes_on():
-            url = find_url(configured_url)
+        waiting = _Waiting(speaks)
+        while True:
             try:
-                if url is None:
-                    raise ServerError("no server: start one with 'python es/head.py run-server'")
-                serve(WorkerClient(connect(url), name, Keys()), goes_on)
+                serve(WorkerClient(connect(find()), name, keys), lambda: True)
+            except PasswordError as error:
+                raise HopelessError(str(error)) from error
             except (redis.RedisError, ServerError) as error:
-                if not complained and number == 0:
-                    log.warning("waiting: %s", _first_line(error, url))
-                complained = True
+                waiting.say(error)
                 time.sleep(LOOK_SECONDS)
             else:
-                complained = False
+                waiting.over()
 
 
-def _exit(signal_number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
+def _relay(find_above: Find, find_below: Find, name: str, keys: Keys, lasts: Any) -> None:
+    """A relay between whichever servers are there."""
+    waiting = _Waiting(True)
+    while lasts():
+        try:
+            below, above = find_below(), find_above()
+            for url in (below, above):
+                connect(url).close()
+            stay = _unless_moved({find_above: above, find_below: below}, lasts)
+            Relay(client_of(above), client_of(below), name, keys).run(stay)
+        except (PasswordError, redis.AuthenticationError) as error:
+            raise HopelessError(str(error)) from error
+        except ServerError as error:
+            waiting.say(error)
+            lasts(LOOK_SECONDS)
+        else:
+            waiting.over()
 
 
-def _first_line(error: Exception, url: str | None) -> str:
-    text = str(error).splitlines()[0]
-    return text.replace(url, without_password(url)) if url else text
+def _unless_moved(places: dict[Find, str], lasts: Lasts) -> Lasts:
+    """As long as ``lasts``, and while the servers are where they were."""
+    next_check = time.monotonic() + CHECK_SECONDS
+
+    def stays() -> bool:
+        nonlocal next_check
+        if time.monotonic() < next_check:
+            return lasts()
+        next_check = time.monotonic() + CHECK_SECONDS
+        return lasts() and all(_is_there(*place) for place in places.items())
+
+    return stays
+
+
+def _is_there(find: Find, url: str) -> bool:
+    """False if ``find`` finds another one."""
+    try:
+        return find() == url
+    except ServerError:
+        return True
+
+
+class _Waiting:
+    """Says why it waits, and nothing again that it has just said."""
+
+    def __init__(self, speaks: bool) -> None:
+        self._speaks, self._said = speaks, ""
+
+    def say(self, error: Exception) -> None:
+        reason = str(error).partition("\n")[0]
+        if self._speaks and reason != self._said:
+            log.warning("waiting: %s", reason)
+        self._said = reason
+
+    def over(self) -> None:
+        self._said = ""
 
 
 if __name__ == "__main__":

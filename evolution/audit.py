@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evolution.batches import Batch
 from evolution.evaluation import Part, PieceRunner
 from evolution.messages import Rows
 
@@ -64,7 +65,7 @@ class Audit:
         self._runner.close()
 
 
-def said_of_each(worker: str, rows: Rows, group_of: np.ndarray) -> dict[int, Said]:
+def said_of_each(worker: str, rows: Rows | Batch, group_of: np.ndarray) -> dict[int, Said]:
     """What a worker's answer says, piece by piece.
 
     Args:

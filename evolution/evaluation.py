@@ -90,7 +90,7 @@ class Evaluator(Protocol):
         """What the evaluator has to say of its last task; never influences the evolution."""
 
     def answers(self) -> list[Answer]:
-        """All that came since the task before, in that order; what nobody needed as well."""
+        """All that came to the last task, and too late to those before, in that order."""
 
     def __enter__(self) -> "Evaluator": ...
 

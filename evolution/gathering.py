@@ -7,8 +7,8 @@ import numpy as np
 
 from evolution.answers import Answer, Layout
 from evolution.audit import Said
+from evolution.batches import Batch
 from evolution.evaluation import Evaluations, Part, split
-from evolution.messages import Rows
 
 
 class Gathering:
@@ -25,7 +25,9 @@ class Gathering:
         self._answered = np.zeros(pieces, np.bool_)
         self.missing = pieces  # how many
         self.batches: list[float] = []  # seconds that workers took for what they had at a time
+        self.slowest = 0.0  # of them
         self.waits: list[float] = []  # seconds that they had waited for it
+        self.early: list[Answer] = []  # that came before its turn: it may never be gathered
         self.attempts: dict[int, int] = {}  # piece: how often evaluating it ended badly
         self.rechecks: dict[int, Said] = {}  # pieces that a second worker is to evaluate too
 
@@ -50,38 +52,59 @@ class Gathering:
             self.rechecks.pop(piece, None)
         return pieces
 
-    def fill(self, rows: Rows, worker: int) -> np.ndarray:
+    def fill(self, batch: Batch, workers: np.ndarray) -> np.ndarray:
         """Write down what is new.
 
+        Args:
+            workers: int64[answers], the numbers of those who sent them.
         Returns:
             bool[rows], False for what was answered before.
         """
-        new = ~self._answered[rows.pieces]
-        used = np.repeat(new, self.layout.group_of[rows.pieces])
-        self._answered[rows.pieces] = True
+        pieces = batch.pieces
+        new = ~self._answered[pieces]
+        if len(batch) > 1:  # the first to answer a piece counts
+            earliest = np.zeros(len(pieces), np.bool_)
+            earliest[np.unique(pieces, return_index=True)[1]] = True
+            new &= earliest
+        self._answered[pieces] = True
         self.missing -= int(np.count_nonzero(new))
-        target = self.layout.rows(rows.pieces)[used]
-        self._fitness[target], self._steps[target] = rows.fitness[used], rows.steps[used]
-        self._worker[target], self._seconds[target] = worker, rows.seconds / len(used)
-        if new.any():
-            self.waits.append(rows.waited)
-            self.batches.append(rows.seconds)
+        used = np.repeat(new, self.layout.group_of[pieces])
+        target = self.layout.rows(pieces)[used]
+        answer = np.repeat(np.arange(len(batch)), batch.lengths)[used]
+        self._fitness[target], self._steps[target] = batch.fitness[used], batch.steps[used]
+        self._worker[target] = workers[answer]
+        self._seconds[target] = (batch.seconds / batch.lengths)[answer]
+        brought = np.unique(answer)
+        self.waits += batch.waited[brought].tolist()
+        self.batches += batch.seconds[brought].tolist()
+        self.slowest = max(self.slowest, batch.seconds[brought].max(initial=0.0))
         return used
 
-    def note(self, rows: Rows, name: str, used: np.ndarray, age: int) -> Answer:
+    def note(self, batch: Batch, used: np.ndarray, age: int) -> list[Answer]:
         """What came, for the list of all results."""
-        return Answer(
-            worker=name,
-            age=age,
-            arrived=time.monotonic(),
-            seconds=rows.seconds,
-            cpu_seconds=rows.cpu_seconds,
-            layout=self.layout,
-            rows=self.layout.rows(rows.pieces),
-            fitness=rows.fitness,
-            steps=rows.steps,
-            used=used,
+        rows, now = self.layout.rows(batch.pieces), time.monotonic()
+        said = zip(
+            batch.workers,
+            batch.seconds.tolist(),
+            batch.cpu_seconds.tolist(),
+            batch.row_slices(),
+            strict=True,
         )
+        return [
+            Answer(
+                worker=worker,
+                age=age,
+                arrived=now,
+                seconds=seconds,
+                cpu_seconds=cpu_seconds,
+                layout=self.layout,
+                rows=rows[part],
+                fitness=batch.fitness[part],
+                steps=batch.steps[part],
+                used=used[part],
+            )
+            for worker, seconds, cpu_seconds, part in said
+        ]
 
     def end(self) -> list[Evaluations]:
         """All of it, when nothing is missing; what was asked for is forgotten."""

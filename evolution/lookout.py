@@ -15,7 +15,8 @@ from evolution.gathering import Gathering
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5  # between looks around
+LOOK_SECONDS = 0.5  # between looks around, or 20 times as long as a look takes, …
+MOST_LOOK_SECONDS = 4.0  # … but no longer than this
 PATIENCE = 10.0  # seconds of silence at least, before all that is missing is posted again
 COPY_SECONDS = 0.5  # that an idle worker waits at least before it gets a copy of another's work
 COPY_FACTOR = 3.0  # … and so many times as long as workers commonly take
@@ -46,6 +47,7 @@ class Lookout:
         self._watch, self._expect_others = watch, expect_others
         self.refusals: dict[str, str] = {}  # worker: reason
         self.workers = self.machines = 0  # alive, and able to serve this run
+        self.smallest = 0  # workers that share a relay: the fewest
         self._next_look = self._heard = self._spoke = time.monotonic()
         self._usual = self._slowest = 0.0  # seconds of a batch of work
         self._task = -1
@@ -60,7 +62,7 @@ class Lookout:
     def heard(self, task: Gathering) -> None:
         """Something new has come."""
         self._heard = self._spoke = time.monotonic()
-        self._slowest = max(self._slowest, task.batches[-1])
+        self._slowest = max(self._slowest, task.slowest)
 
     def ended(self, task: Gathering) -> None:
         """Remember how long its batches took."""
@@ -79,12 +81,7 @@ class Lookout:
         if task.number != self._task:
             self._forget(task.number)
         self._watch()
-        said = workers_alive(self._server, self._client.keys)
-        able = [each for each in said if each["workers"] and each["name"] not in self.refusals]
-        self.workers, self.machines = (
-            sum(w["workers"] for w in able),
-            len({w["host"] for w in able}),
-        )
+        said, able = self.count()
         self._check_hope(said)
         if not able and now - self._spoke >= SPEAK_SECONDS:
             self._speak(bool(said))
@@ -92,7 +89,17 @@ class Lookout:
             self._repost_lost(task, able)
             self._copy_lingering(task, able, now)
         self._repost_after_silence(task, now)
-        self._next_look = time.monotonic() + max(LOOK_SECONDS, 20 * (time.monotonic() - now))
+        spent = time.monotonic() - now  # long if there are many workers, or if we were suspended
+        self._next_look = now + spent + min(max(LOOK_SECONDS, 20 * spent), MOST_LOOK_SECONDS)
+
+    def count(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """What all workers and machines say, and those of them that can serve this run."""
+        said = workers_alive(self._server, self._client.keys)
+        able = [each for each in said if each["workers"] and each["name"] not in self.refusals]
+        self.workers = sum(each["workers"] for each in able)
+        self.machines = len({each["host"] for each in able})
+        self.smallest = min((each["workers"] for each in able), default=0)
+        return said, able
 
     def _check_hope(self, said: list[dict[str, Any]]) -> None:
         names = {each["name"] for each in said}

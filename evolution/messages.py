@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from cluster.wire import MessageError
+from evolution.batches import MAX_SECONDS, Batch, check_pieces, joined
 from evolution.evaluation import Part
 from evolution.noise import NoiseTable
 from evolution.population import from_fields, to_fields
 from evolution.problem import Problem
 
-MAX_SECONDS = 1e9  # of any duration that somebody may claim
 RESULT, FAILURE, REFUSAL = "result", "failure", "refusal"
 
 
@@ -51,9 +51,10 @@ def task_parts(message: dict[str, Any]) -> list[Part]:
         MessageError: fields that are missing or do not fit together.
     """
     try:
-        limits = message["min_seconds"], message["max_seconds"]
-        if message["share"] < 1 or not all(0 <= limit <= MAX_SECONDS for limit in limits):
-            raise ValueError(f"share={message['share']}, seconds {limits}")
+        share, limits = message["share"], (message["min_seconds"], message["max_seconds"])
+        sound = type(share) is int and all(type(limit) in (int, float) for limit in limits)
+        if not sound or share < 1 or not all(0 <= limit <= MAX_SECONDS for limit in limits):
+            raise ValueError(f"share={share!r:.50}, seconds {limits!r:.50}")
         return [_part(message, f"{i}.") for i in range(int(message["parts"]))]
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise MessageError(f"no task: {error}") from error
@@ -77,7 +78,9 @@ class Failure:
         reason = message.get("reason")
         if not isinstance(reason, str):
             raise MessageError("a failure without a reason")
-        return cls(_checked_pieces(message.get("pieces"), len(group_of)), reason)
+        pieces = joined("pieces", [message.get("pieces")], "<i4")
+        check_pieces(pieces, np.array([len(pieces)]), len(group_of))
+        return cls(pieces, reason)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,31 +106,5 @@ class Rows:
         Raises:
             MessageError: what is wrong with it.
         """
-        try:
-            rows = cls(**{name: message[name] for name in cls.__dataclass_fields__})
-        except KeyError as error:
-            raise MessageError(f"a result without {error}") from error
-        _checked_pieces(rows.pieces, len(group_of))
-        _check_vector("fitness", rows.fitness, "<f4")
-        _check_vector("steps", rows.steps, "<i4")
-        for seconds in (rows.seconds, rows.waited, rows.cpu_seconds):
-            if not isinstance(seconds, int | float) or not 0 <= seconds < MAX_SECONDS:
-                raise MessageError(f"seconds and waited must be durations, not {seconds!r:.50}")
-        count = int(group_of[rows.pieces].sum())
-        if len(rows.fitness) != count or len(rows.steps) != count:
-            raise MessageError(f"{len(rows.fitness)} rows for {count} candidates")
-        if not np.isfinite(rows.fitness).all() or (rows.steps < 1).any():
-            raise MessageError("a fitness that is not finite, or an episode without a step")
-        return rows
-
-
-def _check_vector(name: str, array: Any, dtype: str) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype.str != dtype or array.ndim != 1:
-        raise MessageError(f"{name} must be a {dtype} vector")
-
-
-def _checked_pieces(pieces: Any, count: int) -> np.ndarray:
-    _check_vector("pieces", pieces, "<i4")
-    if not len(pieces) or pieces[0] < 0 or pieces[-1] >= count or (np.diff(pieces) <= 0).any():
-        raise MessageError(f"pieces must ascend from 0 to {count - 1} at most: {pieces[:5]}")
-    return pieces
+        Batch.read([message], group_of)
+        return cls(*(message[name] for name in cls.__dataclass_fields__))

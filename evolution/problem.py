@@ -81,8 +81,11 @@ class Problem:
         Raises:
             ProblemError: another set of fields than this program's.
         """
-        if set(message) != (known := {f.name for f in fields(cls)}):
-            raise ProblemError(f"the problem has fields {sorted(message)}, not {sorted(known)}")
+        known = {field.name for field in fields(cls)}
+        if unknown := set(message) - known:
+            raise ProblemError(f"the problem has {sorted(unknown)}: this program is older than it")
+        if lacking := known - set(message):
+            raise ProblemError(f"the problem lacks {sorted(lacking)}: its head is the older one")
         return cls(**message)
 
     def fingerprint(self) -> str:

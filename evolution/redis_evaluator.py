@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,20 +12,20 @@ import redis
 
 from cluster.clients import AnotherHeadError, HeadClient
 from cluster.keys import Keys
+from cluster.merging import split
 from cluster.tickets import cut
 from cluster.wire import MessageError
 from evolution.answers import Answer, Layout
 from evolution.audit import Audit, said_of_each
+from evolution.batches import MAX_SECONDS, Batch, read_sound
 from evolution.evaluation import Evaluations, Part, PieceRunner
 from evolution.gathering import Gathering
 from evolution.lookout import Lookout, WorkerFailure
 from evolution.messages import (
     FAILURE,
-    MAX_SECONDS,
     REFUSAL,
     RESULT,
     Failure,
-    Rows,
     run_spec,
     task_fields,
 )
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 TICK = 0.25  # seconds that the head waits for results before it looks around
 AWAY_SECONDS = 0.25  # between attempts to reach a server that is away
 SHARES = 2  # a worker takes 1/(SHARES·workers) of what is left: large first, small at the end
-TICKETS_PER_WORKER = 64  # of a task, at most: what is left at its end is small
+TICKETS_PER_WORKER = 32  # of a task, at most: what is left at its end is small
 ATTEMPTS = 3  # at a piece that fails, by several workers if there are
 BEAT_SECONDS = 1.5
 REMEMBERED = 100  # tasks whose late answers are known for what they are
@@ -100,10 +100,10 @@ class RedisEvaluator:
 
     def submit(self, parts: Sequence[Part]) -> None:
         """See ``Evaluator``."""
-        workers = max(1, self._lookout.workers)
+        workers, smallest = self._present()
         layout = self._layout(parts)
         pieces = len(layout.group_of)
-        size = max(1, pieces // (TICKETS_PER_WORKER * workers))
+        size = max(1, pieces * smallest // (TICKETS_PER_WORKER * workers))
         task = Gathering(self._number, parts, layout, size)
         longest = max(self._min_seconds, self._longest / SHARES)
         fields = task_fields(parts, SHARES * workers, self._min_seconds, longest)
@@ -129,8 +129,7 @@ class RedisEvaluator:
             try:
                 if self._away:
                     self._come_back()
-                new = [self._accept(data) for data in self._client.results(TICK)]
-                if any(new):
+                if self._accept(self._client.results(TICK)):
                     self._lookout.heard(task)
                 if not task.is_complete:
                     self._lookout.look(task)
@@ -171,6 +170,15 @@ class RedisEvaluator:
 
     # --- tasks
 
+    def _present(self) -> tuple[int, int]:
+        """How many workers there are, and how many speak with one voice at least."""
+        if not self._lookout.workers:
+            try:
+                self._lookout.count()
+            except redis.RedisError as error:
+                self._note_away(error)
+        return max(1, self._lookout.workers), max(1, self._lookout.smallest)
+
     def _layout(self, parts: Sequence[Part]) -> Layout:
         """How this task is numbered; mostly as the one before."""
         shapes = tuple(part.shape for part in parts)
@@ -183,6 +191,7 @@ class RedisEvaluator:
         self._longest = task.elapsed
         self._rate = task.total_steps / task.elapsed
         self._counts.waited = float(np.mean(task.waits)) if task.waits else 0.0
+        self._counts.answers[:0] = task.early
         self._last_counts, self._counts = self._counts, _Counts()
         self._ended[task.number] = task
         self._ended.pop(task.number - REMEMBERED, None)
@@ -193,29 +202,56 @@ class RedisEvaluator:
 
     # --- answers
 
-    def _accept(self, data: bytes) -> bool:
-        """Take in one answer; true if it brought something new to the oldest task."""
-        try:
-            message = self._client.read(data)
-            kind, worker = message.get("kind"), message.get("worker")
-            if message.get("run") != self._run_id or not isinstance(worker, str):
-                raise MessageError("an answer of nobody, or to another run")
-            if kind == REFUSAL:
-                self._lookout.refusals[worker] = str(message.get("reason"))
-                log.warning("worker %s refuses this run: %s", worker, message.get("reason"))
-                return False
-            task = self._task(message.get("task"))
-            if kind == FAILURE:
-                self._retry(task, worker, Failure.from_fields(message, task.layout.group_of))
-                return False
-            if kind != RESULT:
-                raise MessageError(f"an answer of kind {kind!r:.50}")
-            rows = Rows.from_fields(message, task.layout.group_of)
-        except MessageError as error:
-            self._counts.rejected += 1
-            log.warning("dropped a message: %s", error)
-            return False
-        return self._count(task, worker, rows)
+    def _accept(self, received: Sequence[bytes]) -> bool:
+        """Take in what came; true if it brought something new to the oldest task."""
+        results: dict[int, list[dict[str, Any]]] = {}
+        for message in self._messages(received):
+            try:
+                task = self._task_of_result(message)
+            except MessageError as error:
+                self._reject(error)
+            else:
+                if task is not None:
+                    results.setdefault(task.number, []).append(message)
+        new = False
+        for number, messages in results.items():
+            task = self._task(number)
+            lots = [messages] if self._audit is None else [[each] for each in messages]
+            for lot in lots:
+                batches, errors = read_sound(lot, task.layout.group_of)
+                for reason in errors:
+                    self._reject(reason)
+                for batch in batches:
+                    new |= self._count(task, batch)
+        return new
+
+    def _messages(self, received: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+        for data in received:
+            try:
+                yield from split(self._client.read(data))
+            except MessageError as error:
+                self._reject(error)
+
+    def _reject(self, error: MessageError) -> None:
+        self._counts.rejected += 1
+        log.warning("dropped a message: %s", error)
+
+    def _task_of_result(self, message: dict[str, Any]) -> Gathering | None:
+        """The task of a message that brings results; others are dealt with."""
+        kind, worker = message.get("kind"), message.get("worker")
+        if message.get("run") != self._run_id or not isinstance(worker, str):
+            raise MessageError("an answer of nobody, or to another run")
+        if kind == REFUSAL:
+            self._lookout.refusals[worker] = str(message.get("reason"))
+            log.warning("worker %s refuses this run: %s", worker, message.get("reason"))
+            return None
+        task = self._task(message.get("task"))
+        if kind == FAILURE:
+            self._retry(task, worker, Failure.from_fields(message, task.layout.group_of))
+            return None
+        if kind != RESULT:
+            raise MessageError(f"an answer of kind {kind!r:.50}")
+        return task
 
     def _task(self, number: Any) -> Gathering:
         if type(number) is int:
@@ -226,24 +262,26 @@ class RedisEvaluator:
                 return self._ended[number]
         raise MessageError(f"an answer to task {number!r:.50}, which is not known")
 
-    def _count(self, task: Gathering, worker: str, rows: Rows) -> bool:
-        if self._audit is not None and worker in self._audit.liars:
+    def _count(self, task: Gathering, batch: Batch) -> bool:
+        audit, worker = self._audit, batch.workers[0]  # the only one if there is an audit
+        if audit is not None and worker in audit.liars:
             self._counts.rejected += 1
             return False
-        number = self._names.setdefault(worker, len(self._names) + 1)
-        used = task.fill(rows, number)
-        if self._audit is not None and task in self._tasks:
-            self._check(self._audit, task, worker, rows, used)
-            used |= task.fill(rows, number)  # what a liar had said before
+        numbers = [self._names.setdefault(each, len(self._names) + 1) for each in batch.workers]
+        used = task.fill(batch, np.array(numbers))
+        if audit is not None and task in self._tasks:
+            self._check(audit, task, worker, batch, used)
+            used |= task.fill(batch, np.array(numbers))  # what a liar had said before
         new = int(np.count_nonzero(used))
         age = (self._tasks[0].number if self._tasks else self._number) - task.number
-        self._counts.answers.append(task.note(rows, worker, used, age))
+        answers = task.early if age < 0 else self._counts.answers
+        answers += task.note(batch, used, max(age, 0))
         self._counts.used += new
         self._counts.skipped += len(used) - new
         return new > 0 and age == 0
 
     def _check(
-        self, audit: Audit, task: Gathering, worker: str, rows: Rows, used: np.ndarray
+        self, audit: Audit, task: Gathering, worker: str, rows: Batch, used: np.ndarray
     ) -> None:
         """Compare what was to be checked; have some of what is new checked by somebody else."""
         said = said_of_each(worker, rows, task.layout.group_of)

@@ -15,7 +15,7 @@ import redis
 from cluster.clients import WorkerClient
 from cluster.keys import BEAT_SECONDS
 from cluster.tickets import Ticket
-from cluster.wire import MessageError
+from cluster.wire import MessageError, VersionError
 from evolution.evaluation import Part, PieceRunner
 from evolution.messages import FAILURE, REFUSAL, Rows, task_parts
 from evolution.noise import NoiseTable
@@ -44,13 +44,13 @@ def serve(client: WorkerClient, goes_on: Callable[[], bool]) -> None:
                 if session and session.run_id == voice.banned_from and not session.refused:
                     session.refuse("the head has caught this worker giving a wrong result")
                     voice.say(session.run_id, able=False)
-                if session and session.refused and client.run_spec(session.run_id):
+                if session and session.refused and _is_posted(client, session.run_id):
                     time.sleep(POLL_SECONDS)  # tickets of this run are for others
                     continue
                 ticket = client.take(POLL_SECONDS)
                 if ticket is None:
                     voice.rest()
-                    if session and client.run_spec(session.run_id) is None:  # over, or flushed
+                    if session and not _is_posted(client, session.run_id):  # over, or flushed
                         session.close()
                         session = None
                         voice.say("")
@@ -122,13 +122,24 @@ class _Voice:
 
 def _change_run(old: "_Run | None", client: WorkerClient, run_id: str) -> "_Run | None":
     """Set up for a new run; go on with the old one if that is gone already."""
-    spec = client.run_spec(run_id)
+    spec: dict[str, Any] | VersionError | None
+    try:
+        spec = client.run_spec(run_id)
+    except VersionError as error:
+        spec = error
     if spec is None:
         return old
     if old:
         old.close()
-    log.info("worker %s serves run %s", client.name, run_id)
     return _Run(client, run_id, spec)
+
+
+def _is_posted(client: WorkerClient, run_id: str) -> bool:
+    """True while the head has not moved on to another run, as far as this program can read it."""
+    try:
+        return client.run_spec(run_id) is not None
+    except VersionError:
+        return True
 
 
 @dataclass(frozen=True)
@@ -143,12 +154,22 @@ class _Task:
 class _Run:
     """What a worker holds for a run: problem, noise, the last tasks."""
 
-    def __init__(self, client: WorkerClient, run_id: str, spec: dict[str, Any]) -> None:
+    def __init__(
+        self, client: WorkerClient, run_id: str, spec: dict[str, Any] | VersionError
+    ) -> None:
+        """Set up, or refuse.
+
+        Args:
+            spec: of the run; or why it cannot be read, so that the head cannot be told either.
+        """
         self.run_id, self._client = run_id, client
         self._tasks: dict[int, _Task] = {}
         self._noise: NoiseTable | None = None
         self._runner: PieceRunner | None = None
         self._seconds_per_piece: float | None = None
+        if isinstance(spec, VersionError):
+            self._say_refusal(str(spec))
+            return
         try:
             problem = Problem.from_json(spec["problem"])
             self._noise = NoiseTable(int(spec["noise_size"]), int(spec["noise_seed"]))
@@ -158,16 +179,20 @@ class _Run:
                     " the head: another NumPy?"
                 )
             self._runner = PieceRunner(problem, self._noise)
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            self.refuse(str(error))
+            log.info("worker %s serves run %s", client.name, run_id)
+        except Exception as error:  # whatever an engine or a user's module may raise
+            self.refuse(str(error) if isinstance(error, ValueError) else repr(error))
 
     def refuse(self, reason: str) -> None:
         """Take no part in this run."""
         if self._runner is not None:
             self._runner.close()
             self._runner = None
-        log.error("worker %s refuses run %s: %s", self._client.name, self.run_id, reason)
+        self._say_refusal(reason)
         self._client.push(self.run_id, {"kind": REFUSAL, "reason": reason})
+
+    def _say_refusal(self, reason: str) -> None:
+        log.error("worker %s refuses run %s: %s", self._client.name, self.run_id, reason)
 
     @property
     def refused(self) -> bool:
@@ -231,7 +256,8 @@ class _Run:
             reason = f"{type(error).__name__}: {error}"
             return {"kind": FAILURE, "pieces": numbers, "reason": reason}
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
-        return Rows(numbers, fitness, steps.astype(np.int32), seconds, waited, cpu).to_fields()
+        times = (round(each, 6) for each in (seconds, waited, cpu))
+        return Rows(numbers, fitness, steps.astype(np.int32), *times).to_fields()
 
     def close(self) -> None:
         if self._runner:

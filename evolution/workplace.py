@@ -10,9 +10,10 @@ from pathlib import Path
 
 import redis
 
+from cluster.addresses import URL_VARIABLE, find_url
 from cluster.clients import AnotherHeadError
 from cluster.keys import Keys, head_status, is_gone
-from cluster.redis_server import URL_VARIABLE, ServerError, connect, find_url, start_server
+from cluster.redis_server import Server, ServerError, connect, start_server
 from evolution.evaluation import Evaluator, LocalEvaluator
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
@@ -31,6 +32,7 @@ class Workplace:
     server: redis.Redis | None  # None: this process works itself
     group: str = "default"
     crew: "subprocess.Popen[bytes] | None" = None
+    own_server: Server | None = None
 
     def evaluator(
         self,
@@ -60,6 +62,8 @@ class Workplace:
         )
 
     def _watch(self) -> None:
+        if self.own_server and self.own_server.ended:
+            raise ServerError("the redis server has ended, and nobody starts it again")
         if self.crew and self.crew.poll() is not None:
             raise ServerError(f"the workers have ended (exit code {self.crew.returncode})")
 
@@ -118,7 +122,7 @@ def open_workplace(settings: RunSettings, engine: str) -> Iterator[Workplace]:
 def open_private_workplace(num_workers: int, engine: str) -> Iterator[Workplace]:
     """Start a server and workers for the caller alone, whatever else runs on this machine."""
     with start_server() as server, _crew(server.url, num_workers, engine) as crew:
-        yield Workplace(connect(server.url), crew=crew)
+        yield Workplace(connect(server.url), crew=crew, own_server=server)
 
 
 @contextlib.contextmanager

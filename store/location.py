@@ -1,11 +1,11 @@
-"""Where runs are kept: the MongoDB at MONGO_URL, else the embedded store under runs/."""
+"""Where runs are kept: the MongoDB that the user has set, else the embedded store under runs/."""
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.lean import without
+from utils.settings import VARIABLES, SettingsError, setting
 
 with without("pandas"):  # Sacred can do without, which saves a tenth of a program's start
     from sacred.utils import SacredError
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     import pymongo.database
 
 RUNS = Path(__file__).resolve().parent.parent / "runs"
-MONGO_VARIABLE = "MONGO_URL"
-RUNS_VARIABLE = "EVO_RUNS"
+MONGO_VARIABLE = VARIABLES["store", "url"]
 FILE = "store.sqlite"
 DATABASE = "sacred"
 REACH_MILLISECONDS = 4000
@@ -27,9 +26,16 @@ class StoreError(SacredError):
     """A store that cannot be reached; the user sees one line."""
 
 
+def _setting(table: str, key: str) -> str | None:
+    try:
+        return setting(table, key)
+    except SettingsError as error:
+        raise StoreError(str(error), print_traceback=False) from error
+
+
 def runs_folder() -> Path:
     """Where runs are kept on this machine."""
-    return Path(os.environ.get(RUNS_VARIABLE) or RUNS)
+    return Path(_setting("runs", "folder") or RUNS)
 
 
 def store_file() -> Path:
@@ -39,7 +45,7 @@ def store_file() -> Path:
 
 def has_store() -> bool:
     """True if something may have been stored before; nothing is started to find out."""
-    return bool(os.environ.get(MONGO_VARIABLE)) or store_file().exists()
+    return bool(_setting("store", "url")) or store_file().exists()
 
 
 def store_url() -> str:
@@ -48,7 +54,7 @@ def store_url() -> str:
     Raises:
         StoreError: it cannot be started.
     """
-    if url := os.environ.get(MONGO_VARIABLE):
+    if url := _setting("store", "url"):
         return url
     from store.embedded.start import EmbeddedError, embedded_url
 

@@ -29,6 +29,7 @@ from store.embedded.note import (
 )
 from store.embedded.service import Service
 from utils.program import set_up_program
+from utils.settings import SettingsError, setting
 
 log = logging.getLogger(__name__)
 LOCK_SECONDS = 20.0  # for a server that is about to end
@@ -42,14 +43,20 @@ def cli() -> None:
     set_up_program(logging.WARNING)
 
 
+def _default_file() -> Path:
+    try:
+        folder = setting("runs", "folder")
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+    return Path(folder or Path(__file__).resolve().parent.parent / "runs") / "store.sqlite"
+
+
 def _file_option(function: Callable[..., None]) -> Callable[..., None]:
-    default = Path(os.environ.get("EVO_RUNS") or Path(__file__).resolve().parent.parent / "runs")
     return click.option(
         "--file",
         type=click.Path(dir_okay=False, path_type=Path),
-        default=default / "store.sqlite",
-        show_default=True,
-        help="The store.",
+        default=_default_file,
+        help="The store; default: runs/store.sqlite.",
     )(function)
 
 

@@ -26,7 +26,10 @@ DEADLINE = 180.0  # seconds; a machine that is not busy needs a twentieth of it
 GRACE = 10.0  # seconds for what is left at the end of a test
 HAS_PROC = Path("/proc/self/environ").exists()
 # The user's own settings, from which tests must be free.
-SETTINGS = ("MONGO_URL", "EVO_REDIS", "EVO_RUNS", "DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+SETTINGS = (
+    *("MONGO_URL", "EVO_REDIS", "EVO_RUNS", "EVO_SETTINGS"),
+    *("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"),
+)
 
 T = TypeVar("T")
 

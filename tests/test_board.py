@@ -32,8 +32,6 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-PORT = free_port()
-ADDRESS = f"http://127.0.0.1:{PORT}/sacred"
 TABLE_ROW = ".fixedDataTableRowLayout_rowWrapper"
 ALONE = {"eval_episodes": 3, "final_episodes": 4, "evaluator": "local", "seed": 1}
 SHORT = ("sphere", *setting(**ALONE, num_generations=6))
@@ -76,6 +74,8 @@ pytestmark = [
 class Scene:
     """A machine, the runs in its store, and the board on it."""
 
+    port = 0  # of the board, chosen when it is started: another process might take it before
+
     def __init__(self, place: Place) -> None:
         self.place, self.file = place, place.runs / "store.sqlite"
         (place.folder / "stumbles.py").write_text(STUMBLES)
@@ -95,6 +95,11 @@ class Scene:
         long_ago = datetime.now(UTC) - timedelta(minutes=5)
         killed = {"_id": self.ids["killed"]}
         self.store.runs.update_one(killed, {"$set": {"heartbeat": long_ago}})
+
+    @property
+    def address(self) -> str:
+        """Of the board."""
+        return f"http://127.0.0.1:{self.port}/sacred"
 
     def status(self, name: str) -> str:
         """What the store says."""
@@ -131,7 +136,8 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
         (place.runs / "board").symlink_to(request.config.cache.mkdir("board"))
         assert place.start(BOARD, "--install").end(INSTALL_SECONDS) == 0
         scene = Scene(place)
-        board = place.start(BOARD, f"--port={PORT}")
+        scene.port = free_port()
+        board = place.start(BOARD, f"--port={scene.port}")
         board.says("all runs at")
         yield scene
         check_end(board)
@@ -160,14 +166,14 @@ def browser() -> Iterator[Any]:
 class Visit:
     """A page of the board, and what went wrong on it."""
 
-    def __init__(self, browser: Any, ids: dict[str, int]) -> None:
+    def __init__(self, browser: Any, scene: Scene) -> None:
         self.faults: list[str] = []
-        self._ids = ids
+        self._ids, self._address = scene.ids, scene.address
         self.page = browser.new_page()
         self.page.on("response", self._note)
         self.page.on("requestfailed", lambda request: self.faults.append(request.url))
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.goto(ADDRESS)
+        self.page.goto(self._address)
         self._wait()
 
     def _note(self, response: Any) -> None:
@@ -194,7 +200,7 @@ class Visit:
 
     def columns(self) -> dict[str, str]:
         """The metric columns that the table has, as the board tells them."""
-        answer = self.page.request.get(f"{ADDRESS}/api/v1/Omniboard.Metric.Columns")
+        answer = self.page.request.get(f"{self._address}/api/v1/Omniboard.Metric.Columns")
         return {each["name"]: each["metric_name"] for each in answer.json()}
 
     def tab(self, name: str, content: str) -> None:
@@ -223,7 +229,7 @@ class Visit:
 
 @pytest.fixture
 def visit(scene: Scene, browser: Any) -> Iterator[Visit]:
-    visit = Visit(browser, scene.ids)
+    visit = Visit(browser, scene)
     yield visit
     visit.page.close()
     assert visit.faults == []
@@ -319,16 +325,18 @@ def test_a110_notes_and_tags_outlive_a_resume(visit: Visit, scene: Scene) -> Non
         visit.row("terminated").get_by_text(text, exact=True).wait_for()
 
 
-def test_only_this_machine_can_look(place: Place) -> None:
+def test_only_this_machine_can_look(scene: Scene) -> None:
     listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
-    addresses = [line.split()[1] for line in listening.splitlines() if f":{PORT:04X} " in line]
+    addresses = [
+        line.split()[1] for line in listening.splitlines() if f":{scene.port:04X} " in line
+    ]
     assert {address.rpartition(":")[0] for address in addresses} == {"0100007F"}
 
 
-def test_a_port_in_use_is_told(place: Place) -> None:
-    other = place.start(BOARD, f"--port={PORT}")
+def test_a_port_in_use_is_told(scene: Scene) -> None:
+    other = scene.place.start(BOARD, f"--port={scene.port}")
     assert other.end() == 1
-    assert f"port {PORT}: Address already in use; choose another by --port" in other.err
+    assert f"port {scene.port}: Address already in use; choose another by --port" in other.err
     assert "Warning" not in other.err
 
 

@@ -350,6 +350,27 @@ def test_a073_the_place_of_a_killed_head_is_taken_over(
     assert set(db.keys()) - {late_answer} == {KEYS.worker("worker-0").encode()}
 
 
+def test_a_head_that_was_suspended_while_it_looked_looks_again_soon(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looks = 1000.0, 0
+    monkeypatch.setattr(lookout, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def be_suspended_once() -> None:
+        nonlocal now, looks
+        now += 1000 if looks == 0 else 0
+        looks += 1
+
+    sphere = PROBLEMS["sphere"]()
+    task, _ = stage.reference(sphere)
+    with stage.head(sphere, watch=be_suspended_once) as evaluator:
+        evaluator.submit(task)
+        for _ in range(2):
+            evaluator._lookout.look(evaluator._tasks[0])
+            now += lookout.MOST_LOOK_SECONDS
+    assert looks == 2
+
+
 def test_a081_without_workers_the_head_says_so_and_waits(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

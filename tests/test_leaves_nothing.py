@@ -18,6 +18,7 @@ from commands import (
     setting,
     wait_until,
 )
+from machines import Site
 
 from evolution.problem import problem_of
 from store.reader import read_policy
@@ -40,6 +41,27 @@ class Failing(gym.Env):
         raise RuntimeError("the motor is on fire")
 
 gym.register("Failing-v0", Failing)
+"""
+STUCK = """
+import pathlib
+import gymnasium as gym
+
+class Stuck(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (2,))
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def reset(self, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        (pathlib.Path(__file__).parent / "stuck").touch()
+        while True:
+            try:
+                pass
+            except SystemExit:
+                pass
+
+gym.register("Stuck-v0", Stuck)
 """
 
 
@@ -154,3 +176,47 @@ def test_a082_server_and_workers_of_ones_own(number: signal.Signals) -> None:
         if number != signal.SIGKILL:
             assert place.leftovers() == []
             assert "Traceback" not in server.err + workers.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a082_a_machine(number: signal.Signals) -> None:
+    """Its server, relay and workers end with their keeper; also workers that never return."""
+    with Site() as site:
+        (site.folder / "stuck.py").write_text(STUCK)
+        site.env["PYTHONPATH"] = str(site.folder)
+        before = set(site.processes())
+        machine = site.machine()
+        machine.works()
+        head = site.start(EXPERIMENT, "with", "sphere", *setting(env_name="stuck:Stuck-v0"))
+        wait_until((site.folder / "stuck").exists, head)
+        head.send(signal.SIGKILL)
+        head.end()
+        end(machine.command, number)
+        assert machine.command.end() == (-number if number == signal.SIGKILL else 0)
+        wait_until(lambda: set(site.processes()) <= before, site.processes(), seconds=30)
+        assert not list(site.folder.glob("*.sock"))
+        assert len(list(site.temporary.glob("evo-*"))) == 1  # the head's server
+        assert "Traceback" not in machine.command.err
+        wait_until(lambda: machine.statement() is None, machine.command)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a082_mirror_relay_and_workers(number: signal.Signals) -> None:
+    with Site() as site:
+        before = set(site.processes())
+        commands = [
+            site.start(WORKER, "run-mirror"),
+            site.start(WORKER, "run-relay"),
+            site.start(WORKER, "start-workers", "--force_relay", "--num_workers=2", "--preload="),
+        ]
+        wait_until(lambda: site.alive() == 2, commands)
+        for command in commands:
+            end(command, number)
+        for command in commands:
+            assert command.end() == (-number if number == signal.SIGKILL else 0)
+            assert "Traceback" not in command.err
+        wait_until(lambda: set(site.processes()) <= before, site.processes(), seconds=30)
+        assert len(list(site.temporary.glob("evo-*"))) == 1  # the head's server
+        notes = [path.name for path in site.runtime.glob("*/*")]
+        # of a killed one stays a note, which nobody believes
+        assert sorted(notes) == ["mirror.json", "server.json"][number != signal.SIGKILL :]

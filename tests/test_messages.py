@@ -16,6 +16,7 @@ ROWS: dict[str, Any] = {
     "steps": np.array([4, 5, 6], np.int32),
     "seconds": 0.5,
     "waited": 0.25,
+    "cpu_seconds": 0.125,
 }
 GROUP_OF = np.array([2, 1, 1])
 
@@ -76,7 +77,7 @@ def test_a_task_that_is_none_is_refused(make_task: Callable, noise: NoiseTable) 
     assert len(task_parts(fields)) == 3
     wrong: list[dict[str, Any]] = [{name: None} for name in fields]
     wrong += [{"parts": 4}, {"parts": float("inf")}, {"share": 0}, {"min_seconds": float("nan")}]
-    wrong += [{"max_seconds": -1.0}]
+    wrong += [{"max_seconds": -1.0}, {"max_seconds": np.ones(2)}, {"share": np.array(2)}]
     wrong += [{"1.copies": 4}, {"2.values": np.zeros(3)}, {"0.env_seeds": np.zeros(5, np.int64)}]
     for change in wrong:
         if change not in ({"0.centre": None}, {"0.sigma": None}, {"1.theta": None}):

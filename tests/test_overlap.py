@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from conftest import Crew
 
+from cluster.clients import WorkerClient
+from cluster.keys import Keys
 from cluster.redis_server import connect
 from es.openai_es import OpenAIES
-from evolution.evaluation import Evaluator, LocalEvaluator, Part
+from evolution.evaluation import Evaluator, LocalEvaluator, Part, PieceRunner
 from evolution.loop import STOP_WINDOW, Generation, History, evolve
+from evolution.messages import Rows
 from evolution.noise import NoiseTable
 from evolution.population import Mirrored
 from evolution.problem import choose_problem
@@ -119,3 +122,33 @@ def test_what_was_asked_in_vain_is_taken_back(noise: NoiseTable, crew: Crew) -> 
         (got,) = evaluator.evaluate([Part(population, np.zeros((2, 1), np.int64))])
         assert got.fitness.shape == (4,)
         assert evaluator.metrics()["messages rejected"] == 0
+
+
+def test_answers_are_counted_with_their_generation_however_early(
+    noise: NoiseTable, crew: Crew
+) -> None:
+    """A head that is killed goes on with the generations it had asked, and asks all of them."""
+    server = connect(crew.url)
+    worker, runner = WorkerClient(server, "w", Keys()), PieceRunner(PROBLEM, noise)
+    population = Mirrored(np.zeros(20, np.float32), 0.1, np.arange(2))
+    task = [Part(population, np.zeros((2, 1), np.int64))]
+
+    def answer(number: int, piece: int) -> None:
+        fitness, steps = runner.evaluate(task, [piece])
+        pieces = np.array([piece], np.int32)
+        rows = Rows(pieces, fitness, steps.astype(np.int32), 0.1, 0.1)
+        worker.push("run", {"task": number, **rows.to_fields()})
+
+    with RedisEvaluator(server, PROBLEM, noise, run_id="run") as evaluator:
+        assert worker.run_spec("run")
+        evaluator.submit(task)
+        evaluator.submit(task)
+        for number, piece in ((1, 0), (0, 0), (1, 1), (0, 1)):
+            answer(number, piece)
+        for generation in range(2):
+            evaluator.gather()
+            results = [r for each in evaluator.answers() for r in each.results(generation, 0.0)]
+            assert [(r.generation, r.candidate, r.valid) for r in results] == [
+                (generation, candidate, True) for candidate in range(4)
+            ]
+    runner.close()

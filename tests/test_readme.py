@@ -1,8 +1,10 @@
 """What the README tells a user to type is executed, and its tables are held against the code."""
 
 import re
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -35,6 +37,8 @@ def test_a008_readme_commands_work() -> None:
         return found
 
     with Place(store=True) as place:
+        work_on_two_machines(place, *take("run-server --host"), *take("worker.py workers"))
+    with Place(store=True) as place:
         for command in take("print_"):
             place.run(*command.split())
         (stop,) = take("run-server --stop")
@@ -57,6 +61,24 @@ def test_a008_readme_commands_work() -> None:
         place.start(*stop.split()).says("server ready")
         end_server(place.runs / "store.sqlite")
     assert not left, "commands that this test does not know how to run"
+
+
+def work_on_two_machines(place: Place, server: str, workers: str) -> None:
+    """As the README has it, but that both are this one."""
+    port = str(free_port())
+    place.env["EVO_REDIS_PASSWORD"] = secrets.token_hex(8)
+    here = {"10.0.0.1": "127.0.0.1", "6379": port, "--num_workers 32": "--num_workers 2"}
+    for each in here.items():
+        server, workers = server.replace(*each), workers.replace(*each)
+    place.start(*server.split()).says("server ready")
+    place.start(*workers.split(), f"--master_port={port}")
+    assert "final fitness" in place.run(EXPERIMENT, "with", "sphere", "local=False", *TINY)
+
+
+def free_port() -> int:
+    """A port that nobody uses just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")

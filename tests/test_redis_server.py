@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -15,18 +16,17 @@ import pytest
 import redis
 from conftest import WaitFor
 
+from cluster.addresses import find_url
+from cluster.notes import NoteError, announce, running_server, withdraw
 from cluster.redis_server import (
     Server,
     ServerError,
-    announce,
     connect,
-    find_url,
-    running_server,
     server_program,
     start_server,
-    withdraw,
     without_password,
 )
+from cluster.server_config import Listening
 
 
 @pytest.fixture(autouse=True)
@@ -86,10 +86,60 @@ def test_nothing_is_left_when_the_owner_is_killed(wait_for: WaitFor) -> None:
     assert not Path(f"/proc/{pid}/exe").exists()
 
 
-def test_a_dead_server_says_so(server: Server, wait_for: WaitFor) -> None:
-    with pytest.raises(redis.ConnectionError):
-        connect(server.url).execute_command("SHUTDOWN", "NOSAVE")
-    wait_for(lambda: server.ended)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_server_is_started_again(
+    number: signal.Signals, server: Server, wait_for: WaitFor
+) -> None:
+    """Empty, at the same address and with the same password; again and again."""
+    for deaths in range(3):
+        db = connect(server.url)
+        db.set("evo:x", "y")
+        os.kill(db.info("server")["process_id"], number)
+        wait_for(lambda before=deaths: server.deaths > before and answers(server.url))
+        assert connect(server.url).keys() == []
+        assert not server.ended
+    last = connect(server.url).info("server")["process_id"]
+    server.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(last, 0)
+    assert not server.folder.exists()
+
+
+def answers(url: str) -> bool:
+    try:
+        connect(url).close()
+    except ServerError:
+        return False
+    return True
+
+
+def test_a_server_whose_guardian_is_killed_still_ends_with_its_owner(
+    wait_for: WaitFor,
+) -> None:
+    server = start_server()
+    pid = connect(server.url).info("server")["process_id"]
+    server.guardian.kill()
+    server.close()
+    wait_for(lambda: not server.folder.exists())
+    wait_for(lambda: not Path(f"/proc/{pid}/exe").exists())
+
+
+def test_a_socket_where_it_was_told_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "a b" / "relay.sock"
+    with pytest.raises(ServerError, match="no folder"):
+        start_server(socket_path=path)
+    path.parent.mkdir()
+    for _ in range(2):
+        with start_server(socket_path=path) as server:
+            assert connect(server.url).ping()
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700
+            with pytest.raises(ServerError, match="a server listens at"):
+                start_server(socket_path=path)
+        assert list(path.parent.iterdir()) == []
+    path.write_text("mine")
+    with pytest.raises(ServerError, match="no socket"):
+        start_server(socket_path=path)
+    assert path.read_text() == "mine"
 
 
 def test_a_server_that_cannot_start_is_quoted(
@@ -108,7 +158,7 @@ def test_a_port_that_is_taken_is_refused() -> None:
         socket.create_server(("127.0.0.1", 0)) as other,
         pytest.raises(ServerError, match="did not start"),
     ):
-        start_server(port=other.getsockname()[1])
+        start_server(Listening(port=other.getsockname()[1]))
 
 
 def test_a_folder_with_a_long_name_is_avoided(
@@ -205,6 +255,6 @@ def test_a_folder_that_others_can_enter_is_not_used(server: Server, notes: Path)
     note = announce(server.url)
     notes.chmod(0o777)
     assert running_server() is None
-    with pytest.raises(ServerError, match="nobody else can enter"):
+    with pytest.raises(NoteError, match="nobody else can enter"):
         announce(server.url)
     assert note.exists()

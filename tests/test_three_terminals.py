@@ -253,11 +253,12 @@ def test_run_server_is_found_dead_or_alive() -> None:
         assert "0 workers alive" in place.run(HEAD, "status")
 
 
-def test_run_server_ends_when_its_server_dies() -> None:
+def test_a073_run_server_starts_its_server_again() -> None:
     with Place() as place:
-        server = place.server()
-        client = connect(place.url)
-        place.send(client.info("server")["process_id"], signal.SIGKILL)
-        assert server.end() == 1
-        assert "ended by itself" in complaint(server.err)
-        assert not list(place.temporary.iterdir()) + list(place.runtime.iterdir())
+        server, url = place.server(), place.url
+        place.start(WORKER, "start-workers", "--preload=")
+        place.has_workers(1)
+        place.send(connect(url).info("server")["process_id"], signal.SIGKILL)
+        server.says("was started again")
+        assert place.url == url
+        place.has_workers(1)

@@ -230,3 +230,26 @@ def test_random_headers_never_break_anything() -> None:
         except MessageError:
             continue
         assert isinstance(message, dict)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize(
+    ("least", "most", "size"),
+    [(0, 255, 1), (-128, 127, 1), (0, 256, 2), (-129, 0, 2), (0, 2**16, 4), (-1, 2**15, 4)],
+)
+def test_whole_numbers_travel_in_as_few_bytes_as_they_need(
+    dtype: type, least: int, most: int, size: int
+) -> None:
+    array = np.linspace(least, most, 100).astype(dtype).reshape(4, 25)
+    data = pack({"a": array})
+    assert len(data) - len(pack({"a": array[:0]})) < 100 * size + 16
+    back = unpack(data)["a"]
+    assert back.dtype == array.dtype
+    assert np.array_equal(back, array)
+    assert not back.flags.writeable
+
+
+@pytest.mark.parametrize("kinds", ["<i4<u4", "<i4<i8", "<f4<u2", "|b1|u1", "<i8<f4"])
+def test_numbers_that_cannot_be_narrowed_so_are_refused(kinds: str) -> None:
+    with pytest.raises(MessageError, match="no dtype that the wire carries"):
+        unpack(framed([{}, {"a": [kinds, 2]}], bytes(16)))
