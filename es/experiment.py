@@ -28,8 +28,7 @@ for shared in SHARED:
 
 
 @ex.config
-def algorithm():
-    """Salimans et al. 2017."""
+def algorithm():  # Salimans et al. 2017
     pop_size = 50  # candidates per generation, both members of each antithetic pair counted
     sigma = 0.02  # standard deviation of the perturbations of theta
     optimizer = "Adam"  # of torch.optim

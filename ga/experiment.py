@@ -25,8 +25,7 @@ for shared in SHARED:
 
 
 @ex.config
-def algorithm():
-    """Such et al. 2018."""
+def algorithm():  # Such et al. 2018
     pop_size = 1000  # children per generation
     n_parents = 20  # survivors, of which the next children are made
     champions = 3  # survivors that are carried on unmutated
