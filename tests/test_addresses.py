@@ -227,10 +227,11 @@ class SlowLink:
         self._listener.close()
 
 
+@pytest.mark.slow
 def test_16_megabytes_pass_over_a_slow_link(server: Server) -> None:
     """It takes several times as long as a silence that would end the connection."""
     path, _, query = server.url.removeprefix("unix://").partition("?password=")
-    silence, data = 0.5, os.urandom(16 << 20)
+    silence, data = 1.5, os.urandom(16 << 20)
     link = SlowLink(path, len(data) / (4 * silence))
     db = client_of(f"redis://:{query}@{HOST}:{link.port}", silence=silence, retries=0)
     started = time.monotonic()

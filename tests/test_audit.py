@@ -66,15 +66,13 @@ def test_all_are_honest_and_a_share_is_done_twice(stage: Stage) -> None:
     sphere = PROBLEMS["sphere"]()
     tasks = [stage.reference(sphere, seed) for seed in range(10)]
     stage.crew.start(2)
-    audited = skipped = 0.0
+    audited = 0.0
     with stage.head(sphere, audit=0.25) as evaluator:
         for task, right in tasks * 3:
             check(evaluator.evaluate(task), right)
             audited += evaluator.metrics()["results audited"]
-            skipped += evaluator.metrics()["results skipped"]
             assert evaluator.metrics()["messages rejected"] == 0
     assert 0.15 < audited / (17 * 30) < 0.35
-    assert skipped == 0
 
 
 def test_a_worker_alone_is_not_waited_for(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
