@@ -122,7 +122,7 @@ def test_a_task_of_many_parts_travels(noise: NoiseTable) -> None:
         pieces = len(population) // population.group
         parts.append(Part(population, rng.integers(0, 2**31, (pieces, episodes))))
     parts[0] = Part(parts[0].population, np.broadcast_to(np.array([7, 8]), (4, 2)))
-    message = unpack(pack(task_fields(parts, share=3, min_seconds=0.25)))
+    message = unpack(pack(task_fields(parts, share=3, min_seconds=0.25, max_seconds=2.0)))
     assert (message["share"], message["min_seconds"]) == (3, 0.25)
     for part, back in zip(parts, task_parts(message), strict=True):
         assert np.array_equal(back.env_seeds, part.env_seeds)
