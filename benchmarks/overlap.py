@@ -10,11 +10,9 @@ Then the config `lander`: generations until the mean return of theta over 10 of 
 workers do not change.
 """
 
-import multiprocessing
 import secrets
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 from common import Row, machine, parser, show, write_json
@@ -53,8 +51,7 @@ def main() -> None:
     show(f"share of {WORKERS} workers' time at work, population {WORKERS}", busy)
     learnt: list[Row] = []
     if not chosen.quick:
-        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-            learnt = list(pool.map(learning_row, SEEDS))
+        learnt = [learning_row(seed) for seed in SEEDS]
         times = statistics.median(row["times"] for row in learnt)
         learnt.append({"seed": "median", "times": times})
         show(f"lander: generations until a mean of {GOAL:.0f} over 10", learnt)

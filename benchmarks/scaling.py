@@ -46,10 +46,11 @@ def main() -> None:
     tasks: dict[str, Callable[[], dict]] = {"lander": lambda: named_config("lander", 1)}
     if not chosen.quick:
         tasks["HalfCheetah"] = half_cheetah
-    real = [
-        row for name, config in tasks.items() for row in real_rows(name, config(), chosen.quick)
-    ]
-    show("real workers", real)
+    real: list[Row] = []
+    for name, config in tasks.items():
+        pair = real_rows(name, config(), chosen.quick)
+        show(f"{name}, real workers", pair)
+        real += pair
     workers = WORKERS[3::2] if chosen.quick else WORKERS
     rows = [simulated_row(count, 2 if chosen.quick else 4) for count in workers]
     serial, parallel = amdahl(rows)
@@ -78,7 +79,7 @@ def half_cheetah() -> dict:
 def real_rows(name: str, config: dict, quick: bool) -> list[Row]:
     """One worker and two, by turns."""
     settings, problem = RunSettings.from_config(config), problem_of(config)
-    generations, rounds = (5, 2) if quick else (10, 7)
+    generations, rounds = 5, 2 if quick else 5
     with contextlib.ExitStack() as stack:
         noise = stack.enter_context(settings.noise_table())
         contenders = {}

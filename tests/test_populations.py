@@ -96,13 +96,14 @@ def test_nothing_changes_on_the_wire(kind: str, noise: NoiseTable) -> None:
     )
 
 
-def test_a_pair_travels_as_eight_bytes() -> None:
+@pytest.mark.parametrize(("table", "width"), [(10_000_000, 4), (1 << 40, 8)])
+def test_a_pair_travels_as_few_bytes_as_its_index_needs(table: int, width: int) -> None:
     small, large = (
-        len(pack(to_fields(Mirrored(centre(), 0.1, np.zeros(pairs, np.int64)))))
+        len(pack(to_fields(Mirrored(centre(), 0.1, np.full(pairs, table - DIM)))))
         for pairs in (1000, 9000)
     )
-    assert large - small == 8 * 8000
-    assert small < 4 * DIM + 8 * 1000 + 150
+    assert large - small == width * 8000
+    assert small < 4 * DIM + width * 1000 + 150
 
 
 @each_kind
