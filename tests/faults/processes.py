@@ -79,6 +79,7 @@ class Child:
         logging.basicConfig(
             level=logging.DEBUG, stream=sys.stderr, format=form, datefmt="%T", force=True
         )
+        logging.getLogger("evolution").setLevel(logging.DEBUG)
 
     # --- what may happen to it
 
