@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\
 	$(shell $(p) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) and print("$(p)")' 2>/dev/null)))
 BIN := .venv/bin
 
-.PHONY: install lander board test check bench clean
+.PHONY: install lander board test check bench nemesis clean
 
 install: .venv/installed  ## the suite and all it needs
 
@@ -28,7 +28,11 @@ bench: install  ## the short form of every benchmark; see benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/store_speed.py --quick
 	$(BIN)/python benchmarks/recording.py --quick
 	$(BIN)/python benchmarks/workers.py --quick
+	$(BIN)/python benchmarks/head.py --quick
 	$(BIN)/python benchmarks/lander.py --quick
+
+nemesis: .venv/tested  ## many schedules of kills, cuts and forged messages; the table of benchmarks/RESULTS.md
+	$(BIN)/python tests/faults/matrix.py
 
 .venv/installed: requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found: install one, or say make PYTHON=/path/to/python"; exit 1; }

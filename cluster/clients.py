@@ -143,7 +143,8 @@ class HeadClient:
         with self._server.pipeline() as pipe:
             for key, value in self._posted.items():
                 pipe.set(key, value)
-            pipe.lpush(self.keys.tickets, *reversed(encoded(tickets)))
+            if tickets:
+                pipe.lpush(self.keys.tickets, *reversed(encoded(tickets)))
             pipe.execute()
 
     def copy(self, tickets: Sequence[Ticket]) -> None:

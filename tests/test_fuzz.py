@@ -168,8 +168,8 @@ def test_statements_are_what_they_should_be_or_nothing(changes: dict, data: byte
 @fuzz(0.05)
 @given(unsound(), sound_pieces)
 def test_unsound_answers_are_none(message: dict[str, Any], pieces: list[int]) -> None:
-    fields = ("run", "worker", "task", "kind")
-    if all(message[name] == answer([0])[name] for name in fields):
+    said = {name: repr(message[name]) for name in ("run", "worker", "task", "kind")}
+    if said.items() <= {name: repr(value) for name, value in answer([0]).items()}.items():
         sound, wrong = read_sound([answer(pieces), message, answer(pieces)], GROUP_OF)
         assert sum(len(batch) for batch in sound) == 2
         assert len(wrong) == 1

@@ -124,31 +124,61 @@ def test_what_was_asked_in_vain_is_taken_back(noise: NoiseTable, crew: Crew) -> 
         assert evaluator.metrics()["messages rejected"] == 0
 
 
-def test_answers_are_counted_with_their_generation_however_early(
-    noise: NoiseTable, crew: Crew
-) -> None:
-    """A head that is killed goes on with the generations it had asked, and asks all of them."""
-    server = connect(crew.url)
-    worker, runner = WorkerClient(server, "w", Keys()), PieceRunner(PROBLEM, noise)
-    population = Mirrored(np.zeros(20, np.float32), 0.1, np.arange(2))
-    task = [Part(population, np.zeros((2, 1), np.int64))]
+class Answering:
+    """A worker in this process, which answers what it is told to."""
 
-    def answer(number: int, piece: int) -> None:
-        fitness, steps = runner.evaluate(task, [piece])
+    def __init__(self, noise: NoiseTable, crew: Crew) -> None:
+        self._client = WorkerClient(connect(crew.url), "w", Keys())
+        self._runner = PieceRunner(PROBLEM, noise)
+        population = Mirrored(np.zeros(20, np.float32), 0.1, np.arange(2))
+        self.task = [Part(population, np.zeros((2, 1), np.int64))]
+
+    def answer(self, number: int, piece: int) -> None:
+        assert self._client.run_spec("run")
+        fitness, steps = self._runner.evaluate(self.task, [piece])
         pieces = np.array([piece], np.int32)
         rows = Rows(pieces, fitness, steps.astype(np.int32), 0.1, 0.1)
-        worker.push("run", {"task": number, **rows.to_fields()})
+        self._client.push("run", {"task": number, **rows.to_fields()})
 
-    with RedisEvaluator(server, PROBLEM, noise, run_id="run") as evaluator:
-        assert worker.run_spec("run")
-        evaluator.submit(task)
-        evaluator.submit(task)
+
+@pytest.fixture
+def worker(noise: NoiseTable, crew: Crew) -> Answering:
+    return Answering(noise, crew)
+
+
+def test_answers_are_counted_with_their_generation_however_early(
+    noise: NoiseTable, crew: Crew, worker: Answering
+) -> None:
+    """A head that is killed goes on with the generations it had asked, and asks all of them."""
+    with RedisEvaluator(connect(crew.url), PROBLEM, noise, run_id="run") as evaluator:
+        evaluator.submit(worker.task)
+        evaluator.submit(worker.task)
         for number, piece in ((1, 0), (0, 0), (1, 1), (0, 1)):
-            answer(number, piece)
+            worker.answer(number, piece)
         for generation in range(2):
             evaluator.gather()
             results = [r for each in evaluator.answers() for r in each.results(generation, 0.0)]
             assert [(r.generation, r.candidate, r.valid) for r in results] == [
                 (generation, candidate, True) for candidate in range(4)
             ]
-    runner.close()
+
+
+def test_a073_a_server_comes_back_when_a_later_generation_is_complete(
+    noise: NoiseTable, crew: Crew, worker: Answering
+) -> None:
+    looks = 0
+
+    def be_away_once() -> None:
+        nonlocal looks
+        looks += 1
+        evaluator._away |= looks == 1
+        assert looks < 20, "it never comes back"
+        worker.answer(0, 1)
+
+    server = connect(crew.url)
+    with RedisEvaluator(server, PROBLEM, noise, run_id="run", watch=be_away_once) as evaluator:
+        evaluator.submit(worker.task)
+        evaluator.submit(worker.task)
+        for number, piece in ((1, 0), (1, 1), (0, 0)):
+            worker.answer(number, piece)
+        assert len(evaluator.gather()) == len(evaluator.gather()) == 1

@@ -138,11 +138,9 @@ class Nemesis:
         """What is needed to understand a failure, and to see it again."""
         lines = [f"seed {self.seed}, {self.world.shape}, {self._ended()} generations; struck:"]
         lines += [f"  {when:%T} {strike}" for when, strike in self._struck]
-        if self.world.head.pid:
-            status = Path(f"/proc/{self.world.head.pid}/status").read_text()
-            lines += [line for line in status.splitlines() if line.startswith("State")]
-            self.world.head.say_where_it_is()
-            time.sleep(0.2)
+        lines += [f"{child.name} is {child.state()}" for child in self.world.children]
+        self.world.head.say_where_it_is()
+        time.sleep(0.2)
         for child in self.world.children:
             said = child.log.read_text() if child.log.exists() else ""
             lines += [f"{child.name}:", *said.splitlines()[-LOG_LINES:]]

@@ -77,8 +77,9 @@ class Child:
         faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True)
         form = f"%(asctime)s.%(msecs)03d {os.getpid()} %(levelname)s %(message)s"
         logging.basicConfig(
-            level=logging.INFO, stream=sys.stderr, format=form, datefmt="%T", force=True
+            level=logging.DEBUG, stream=sys.stderr, format=form, datefmt="%T", force=True
         )
+        logging.getLogger("evolution").setLevel(logging.DEBUG)
 
     # --- what may happen to it
 
@@ -102,6 +103,12 @@ class Child:
         """Have a Python process write into its log what it is at."""
         if self.pid:
             os.kill(self.pid, signal.SIGUSR1)
+
+    def state(self) -> str:
+        """What the kernel says of it: running, sleeping, stopped, …"""
+        status = Path(f"/proc/{self.pid}/status")
+        lines = status.read_text().splitlines() if self.pid and status.exists() else []
+        return next((line for line in lines if line.startswith("State")), "not there")
 
     def look_after(self) -> None:
         """Start it again if it was killed; note its end if it ended by itself."""
