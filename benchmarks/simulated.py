@@ -209,7 +209,7 @@ class _Players:
         tickets = [ticket for ticket in tickets if self._know(ticket, machine)]
         if not tickets:
             return
-        if self._crowd.workers > 1:
+        if self._crowd.workers > 1 and self._crowd.seconds_per_step:  # else they take what is there
             size = max(1, sum(t.count for t in tickets) // (4 * self._crowd.workers))
             tickets = [s for t in tickets for s in cut(t.run, t.task, t.pieces, size)]
         machine.stock += tickets

@@ -80,6 +80,21 @@ class Site(Place):
             self._endless.says("generation 1/")
         return self._endless
 
+    def posted_tasks(self) -> set[str]:
+        """The keys of the tasks that the run has out; none between two generations."""
+        tasks = Keys().task(str(self.posted_run()))
+        return {name.decode() for name in connect(self.url).scan_iter(tasks)}
+
+    def stop_with_task(self) -> bool:
+        """Stop the endless experiment; if that hits it between two tasks, let it go on."""
+        head = self.endless()
+        head.send(signal.SIGSTOP)
+        os.waitpid(head.process.pid, os.WUNTRACED)  # it may still run when the signal was sent
+        if not self.posted_tasks():
+            head.send(signal.SIGCONT)
+            return False
+        return True
+
     def kill_endless(self) -> None:
         """Be without one, as if it had never tidied up."""
         if self._endless is not None:
@@ -177,9 +192,9 @@ def test_a072_flush_deletes_our_keys_alone(site: Site) -> None:
     foreign = {number: redis.Redis.from_url(f"{site.url}&db={number}") for number in (0, 3)}
     for server in foreign.values():
         server.set("evolution", "not ours")
+    wait_until(site.stop_with_task, site.endless())
     site.kill_endless()
-    tasks = {name.decode() for name in foreign[0].scan_iter(Keys().task(str(site.posted_run())))}
-    ours = {Keys().run, *tasks}
+    ours = {Keys().run, *site.posted_tasks()}
     assert len(ours) == 2
 
     first, *names = site.run(HEAD, "flush").splitlines()
@@ -191,8 +206,7 @@ def test_a072_flush_deletes_our_keys_alone(site: Site) -> None:
         assert server.get("evolution") == b"not ours"
         server.delete("evolution")
     # the workers hold nothing of the run any more, and wait
-    site.has_workers(2)
-    assert not any(worker["doing"] for worker in workers_alive(foreign[0], Keys()))
+    wait_until(lambda: [w["doing"] for w in workers_alive(foreign[0], Keys())] == ["", ""], site)
 
 
 def test_a073_killed_worker_is_replaced(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
