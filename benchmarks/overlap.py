@@ -80,7 +80,7 @@ def busy_row(phase: str, overlap: int, relays: int, generations: int) -> Row:
                 worked, started = 0.0, time.perf_counter()
             evaluator.submit(task)
             (got,) = evaluator.gather()
-            worked += sum(answer.seconds for answer in evaluator.answers())
+            worked += sum(answer.seconds.sum() for answer in evaluator.answers())
             longest.append(int(got.steps.max()))
             steps.append(float(got.steps.mean()))
         wall = time.perf_counter() - started

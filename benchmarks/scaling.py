@@ -142,7 +142,7 @@ def simulated_row(workers: int, generations: int) -> Row:
         count = generations if workers > 2 else 1
         for _ in range(count):
             evaluator.evaluate(task)
-            worked += sum(answer.seconds for answer in evaluator.answers())
+            worked += sum(answer.seconds.sum() for answer in evaluator.answers())
         wall, head = time.perf_counter() - wall, time.process_time() - head
     return {
         "workers": workers,

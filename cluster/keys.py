@@ -1,5 +1,6 @@
 """The names of our keys in a redis server, and what heads, workers and machines say there."""
 
+import itertools
 import json
 import os
 import re
@@ -68,12 +69,15 @@ def worker_statement(value: Any) -> dict[str, Any] | None:
     said = _statement(value, _WORKER_FIELDS)
     if said is None or not 0 <= said["idle"] <= said["workers"] <= 1 << 20:
         return None
-    return said if all(_is_held(each) for each in said["holds"]) else None
+    return said if _are_held(said["holds"]) else None
 
 
-def _is_held(each: Any) -> bool:
-    sound = isinstance(each, list) and len(each) == 3
-    return sound and all(type(n) is int and 0 <= n < 1 << 62 for n in each)
+def _are_held(pieces: list[Any]) -> bool:
+    """Whether they are lists of task, first piece and count; there may be thousands."""
+    if not set(map(type, pieces)) <= {list} or not set(map(len, pieces)) <= {3}:
+        return False
+    numbers = list(itertools.chain.from_iterable(pieces))
+    return set(map(type, numbers)) <= {int} and all(0 <= n < 1 << 62 for n in numbers)
 
 
 def head_status(server: redis.Redis, keys: Keys) -> dict[str, Any] | None:

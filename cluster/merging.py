@@ -37,32 +37,82 @@ def split(message: dict[str, Any]) -> list[dict[str, Any]]:
     Raises:
         MessageError: its parts do not fit together.
     """
-    if "merged" not in message:
+    if not is_merged(message):
         return [message]
+    names, common, listed = message["merged"], message["common"], message["listed"]
+    cut = [
+        _cut(message[f".{name}"], of) for name, of in zip(names, message["lengths"], strict=True)
+    ]
+    fields, columns = [*listed, *names], [*listed.values(), *cut]
+    return [
+        {**common, **dict(zip(fields, values, strict=True))}
+        for values in zip(*columns, strict=True)
+    ]
+
+
+def is_merged(message: dict[str, Any]) -> bool:
+    """Whether it is many in one.
+
+    Raises:
+        MessageError: it should be, but its parts do not fit together.
+    """
+    if "merged" not in message:
+        return False
     try:
         names, common, listed = message["merged"], message["common"], message["listed"]
         lengths = message["lengths"]
-        count = lengths.shape[1]
-        if lengths.shape[0] != len(names) or (lengths < 0).any():
+        rows, count = lengths.shape
+        if lengths.dtype.kind != "i" or rows != len(names) or (lengths < 0).any():
             raise ValueError("lengths that cannot be")
         if not (isinstance(common, dict) and isinstance(listed, dict)):
             raise TypeError("fields without names")
-        cut = [_cut(message[f".{name}"], of) for name, of in zip(names, lengths, strict=True)]
+        if len({*names, *common, *listed}) != len(names) + len(common) + len(listed):
+            raise ValueError("a field that is there twice")
         if not all(isinstance(each, list) and len(each) == count for each in listed.values()):
             raise ValueError("lists of different lengths")
-        fields, columns = [*listed, *names], [*listed.values(), *cut]
-        return [
-            {**common, **dict(zip(fields, values, strict=True))}
-            for values in zip(*columns, strict=True)
-        ]
+        for name, in_all in zip(names, lengths.sum(axis=1, dtype=np.int64), strict=True):
+            if message[f".{name}"].shape != (in_all,):
+                raise ValueError("an array that is longer or shorter than its parts")
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise MessageError(f"messages that are badly merged: {error}") from error
+    return True
+
+
+def values_of(message: dict[str, Any], name: str) -> list[Any]:
+    """What all messages in one say in a field that is no array.
+
+    Args:
+        message: sound, if it is merged; see `is_merged`.
+    Raises:
+        KeyError: there is no such field.
+    """
+    if "merged" not in message:
+        return [message[name]]
+    if name in message["common"]:
+        return [message["common"][name]] * message["lengths"].shape[1]
+    return message["listed"][name]
+
+
+def array_of(message: dict[str, Any], name: str) -> tuple[Any, np.ndarray]:
+    """The arrays of all messages in one, one behind the other; and int64[messages], their lengths.
+
+    Args:
+        message: sound, if it is merged; see `is_merged`.
+    Raises:
+        KeyError: there is no such field.
+        TypeError: it is no array.
+    """
+    if "merged" not in message:
+        array = message[name]
+        return array, np.array([len(array)], np.int64)
+    if name not in message["merged"]:
+        raise KeyError(name)
+    row = message["merged"].index(name)
+    return message[f".{name}"], message["lengths"][row].astype(np.int64)
 
 
 def _cut(array: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
     ends = np.cumsum(lengths, dtype=np.int64).tolist()
-    if array.ndim != 1 or (ends[-1] if ends else 0) != len(array):
-        raise ValueError("an array that is longer or shorter than its parts")
     return [array[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 

@@ -1,7 +1,7 @@
 """Who answered what, and when: all that came while a task was evaluated."""
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,13 +53,14 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What one worker sent at a time."""
+    """What came at a time, of one worker or of many: lots of rows, one behind the other."""
 
-    worker: str  # its name
+    workers: Sequence[str]  # who sent each lot
+    lengths: np.ndarray  # int64[lots], rows in each
     age: int  # 0: to the task at hand; n: n tasks too late
     arrived: float  # here, on time.monotonic()
-    seconds: float  # that the worker took for all of it, on the wall
-    cpu_seconds: float  # that it was at work in them
+    seconds: np.ndarray  # float64[lots], that the worker took for all of it, on the wall
+    cpu_seconds: np.ndarray  # float64[lots], that it was at work in them
     layout: Layout  # of the task that is answered
     rows: np.ndarray  # int64[n]
     fitness: np.ndarray  # float32[n]
@@ -73,9 +74,13 @@ class Answer:
             generation: of the task at hand; each generation is one task.
             began: the beginning of the run, on time.monotonic().
         """
-        share, finished = self.seconds / len(self.rows), self.arrived - began
-        columns = (self.rows, self.fitness, self.steps, self.used)
-        for row, fitness, steps, used in zip(*(c.tolist() for c in columns), strict=True):
+        finished = self.arrived - began
+        lots = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        shares = (self.seconds / np.maximum(self.lengths, 1))[lots]
+        columns = (lots, shares, self.rows, self.fitness, self.steps, self.used)
+        for lot, share, row, fitness, steps, used in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
             shape, number = self.layout.place(row)
             yield Result(
                 generation - self.age,
@@ -84,7 +89,7 @@ class Answer:
                 fitness,
                 steps,
                 shape.episodes,
-                self.worker,
+                self.workers[lot],
                 share,
                 finished,
                 used,

@@ -3,12 +3,13 @@
 A head may have thousands of workers, so that what is done for each answer alone must be little.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from cluster.merging import array_of, is_merged, split, values_of
 from cluster.wire import MessageError
 
 MAX_SECONDS = 1e9  # of any duration that somebody may claim
@@ -34,36 +35,28 @@ class Batch:
     def __len__(self) -> int:
         return len(self.workers)
 
-    def row_slices(self) -> Iterator[slice]:
-        """The rows of each answer."""
-        ends = np.cumsum(self.lengths).tolist()
-        return (slice(start, end) for start, end in zip([0, *ends], ends, strict=False))
-
     @classmethod
     def read(cls, messages: Sequence[dict[str, Any]], group_of: np.ndarray) -> "Batch":
         """Check and read answers.
 
         Args:
+            messages: answers, and many of them in one; see `cluster.merging`.
             group_of: int64[pieces of the task], candidates in each piece.
         Raises:
             MessageError: what is wrong with one of them.
         """
-        try:
-            columns = {name: [m[name] for m in messages] for name in (*_ARRAYS, *_DURATIONS)}
-        except KeyError as error:
-            raise MessageError(f"a result without {error}") from error
-        arrays = {name: joined(name, columns[name], dtype) for name, dtype in _ARRAYS.items()}
-        pieces, fitness, steps = arrays.values()
-        counts = _lengths(columns["pieces"])
+        arrays = {name: joined(name, messages, dtype) for name, dtype in _ARRAYS.items()}
+        (pieces, counts), (fitness, _), (steps, _) = arrays.values()
         check_pieces(pieces, counts, len(group_of))
         lengths = np.add.reduceat(group_of[pieces], np.cumsum(counts) - counts)
         for name in ("fitness", "steps"):
-            if (_lengths(columns[name]) != lengths).any():
-                raise MessageError(f"{len(arrays[name])} rows of {name} for {lengths.sum()}")
+            rows, in_each = arrays[name]
+            if (in_each != lengths).any():
+                raise MessageError(f"{len(rows)} rows of {name} for {lengths.sum()}")
         if not np.isfinite(fitness).all() or (steps < 1).any():
             raise MessageError("a fitness that is not finite, or an episode without a step")
-        durations = [_durations(name, columns[name]) for name in _DURATIONS]
-        workers = [message.get("worker", "") for message in messages]
+        durations = [_durations(name, _column(name, messages)) for name in _DURATIONS]
+        workers = _column("worker", messages)
         return cls(workers, counts, lengths, pieces, fitness, steps, *durations)
 
 
@@ -75,6 +68,8 @@ def read_sound(
         return [Batch.read(messages, group_of)], []
     except MessageError as error:
         if len(messages) == 1:
+            messages = split(messages[0])  # one of them spoils the others
+        if len(messages) == 1:
             return [], [error]
     middle = len(messages) // 2
     sound, wrong = read_sound(messages[:middle], group_of)
@@ -82,17 +77,42 @@ def read_sound(
     return sound + more_sound, wrong + more_wrong
 
 
-def joined(name: str, arrays: Sequence[Any], dtype: str) -> np.ndarray:
-    """Vectors of the wire, one behind the other.
+def of_one_task(message: dict[str, Any], kind: str) -> bool:
+    """Whether a message is many of a kind in one, all about one task and of somebody.
+
+    Raises:
+        MessageError: its parts do not fit together.
+    """
+    if not is_merged(message):
+        return False
+    common = message["common"]
+    if common.get("kind") != kind or not {"run", "task"} <= set(common):
+        return False
+    return set(map(type, _column("worker", [message]))) == {str}
+
+
+def joined(
+    name: str, messages: Sequence[dict[str, Any]], dtype: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of the wire, one behind the other; and int64[messages], their lengths.
 
     Raises:
         MessageError: one of them is none, or of another dtype.
     """
+    try:
+        found = [array_of(message, name) for message in messages]
+    except KeyError as error:
+        raise MessageError(f"a result without {error}") from error
+    except TypeError:
+        found = [(None, np.empty(0))]
+    arrays, lengths = [array for array, _ in found], [each for _, each in found]
     wanted = np.dtype(dtype)
     for array in arrays:
         if type(array) is not np.ndarray or array.dtype != wanted or array.ndim != 1:
             raise MessageError(f"{name} must be a {dtype} vector")
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    if len(found) == 1:
+        return found[0]
+    return np.concatenate(arrays), np.concatenate(lengths)
 
 
 def check_pieces(pieces: np.ndarray, counts: np.ndarray, in_all: int) -> None:
@@ -113,8 +133,11 @@ def check_pieces(pieces: np.ndarray, counts: np.ndarray, in_all: int) -> None:
         raise MessageError(f"pieces must ascend from 0 to {in_all - 1} at most: {pieces[:5]}")
 
 
-def _lengths(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    return np.fromiter(map(len, arrays), np.int64, len(arrays))
+def _column(name: str, messages: Sequence[dict[str, Any]]) -> list[Any]:
+    try:
+        return [value for message in messages for value in values_of(message, name)]
+    except KeyError as error:
+        raise MessageError(f"a result without {error}") from error
 
 
 def _durations(name: str, values: list[Any]) -> np.ndarray:

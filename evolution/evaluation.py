@@ -181,7 +181,9 @@ class LocalEvaluator:
         spent, rows = time.perf_counter() - started, np.arange(len(layout))
         cpu, now = time.process_time() - cpu_started, time.monotonic()
         used = np.ones(len(rows), np.bool_)
-        self._answers = [Answer(HERE, 0, now, spent, cpu, layout, rows, fitness, steps, used)]
+        lot = [HERE], np.array([len(rows)])
+        spending = np.array([spent]), np.array([cpu])
+        self._answers = [Answer(*lot, 0, now, *spending, layout, rows, fitness, steps, used)]
         worker = np.zeros(len(rows), np.int64)
         seconds = np.full(len(rows), spent / len(rows), np.float32)
         return split(parts, fitness, steps, worker, seconds)

@@ -80,31 +80,21 @@ class Gathering:
         self.slowest = max(self.slowest, batch.seconds[brought].max(initial=0.0))
         return used
 
-    def note(self, batch: Batch, used: np.ndarray, age: int) -> list[Answer]:
+    def note(self, batch: Batch, used: np.ndarray, age: int) -> Answer:
         """What came, for the list of all results."""
-        rows, now = self.layout.rows(batch.pieces), time.monotonic()
-        said = zip(
-            batch.workers,
-            batch.seconds.tolist(),
-            batch.cpu_seconds.tolist(),
-            batch.row_slices(),
-            strict=True,
+        return Answer(
+            workers=batch.workers,
+            lengths=batch.lengths,
+            age=age,
+            arrived=time.monotonic(),
+            seconds=batch.seconds,
+            cpu_seconds=batch.cpu_seconds,
+            layout=self.layout,
+            rows=self.layout.rows(batch.pieces),
+            fitness=batch.fitness,
+            steps=batch.steps,
+            used=used,
         )
-        return [
-            Answer(
-                worker=worker,
-                age=age,
-                arrived=now,
-                seconds=seconds,
-                cpu_seconds=cpu_seconds,
-                layout=self.layout,
-                rows=rows[part],
-                fitness=batch.fitness[part],
-                steps=batch.steps[part],
-                used=used[part],
-            )
-            for worker, seconds, cpu_seconds, part in said
-        ]
 
     def end(self) -> list[Evaluations]:
         """All of it, when nothing is missing; what was asked for is forgotten."""

@@ -144,7 +144,8 @@ class History:
 
     def count_work(self, answers: Sequence[Answer]) -> None:
         """Add the workers' part; what this process evaluates itself is in its CPU time."""
-        self._workers_seconds += sum(a.cpu_seconds for a in answers if a.worker != HERE)
+        of_others = (a for a in answers if a.workers != [HERE])
+        self._workers_seconds += sum(float(a.cpu_seconds.sum()) for a in of_others)
 
     def ask(self, strategy: Strategy, seeding: Seeding, last: int) -> None:
         """Ask the generations up to ``last`` that have not been asked."""

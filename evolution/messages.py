@@ -78,8 +78,8 @@ class Failure:
         reason = message.get("reason")
         if not isinstance(reason, str):
             raise MessageError("a failure without a reason")
-        pieces = joined("pieces", [message.get("pieces")], "<i4")
-        check_pieces(pieces, np.array([len(pieces)]), len(group_of))
+        pieces, counts = joined("pieces", [message], "<i4")
+        check_pieces(pieces, counts, len(group_of))
         return cls(pieces, reason)
 
 
@@ -106,5 +106,5 @@ class Rows:
         Raises:
             MessageError: what is wrong with it.
         """
-        Batch.read([message], group_of)
+        Batch.read([{"worker": "", **message}], group_of)
         return cls(*(message[name] for name in cls.__dataclass_fields__))

@@ -17,7 +17,7 @@ from cluster.tickets import cut
 from cluster.wire import MessageError
 from evolution.answers import Answer, Layout
 from evolution.audit import Audit, said_of_each
-from evolution.batches import MAX_SECONDS, Batch, read_sound
+from evolution.batches import MAX_SECONDS, Batch, of_one_task, read_sound
 from evolution.evaluation import Evaluations, Part, PieceRunner
 from evolution.gathering import Gathering
 from evolution.lookout import Lookout, WorkerFailure
@@ -228,7 +228,9 @@ class RedisEvaluator:
     def _messages(self, received: Sequence[bytes]) -> Iterator[dict[str, Any]]:
         for data in received:
             try:
-                yield from split(self._client.read(data))
+                message = self._client.read(data)
+                whole = self._audit is None and of_one_task(message, RESULT)
+                yield from [message] if whole else split(message)
             except MessageError as error:
                 self._reject(error)
 
@@ -238,14 +240,15 @@ class RedisEvaluator:
 
     def _task_of_result(self, message: dict[str, Any]) -> Gathering | None:
         """The task of a message that brings results; others are dealt with."""
-        kind, worker = message.get("kind"), message.get("worker")
-        if message.get("run") != self._run_id or not isinstance(worker, str):
+        said = message.get("common", message)  # many answers in one are of one kind
+        kind, worker = said.get("kind"), "" if said is not message else message.get("worker")
+        if said.get("run") != self._run_id or not isinstance(worker, str):
             raise MessageError("an answer of nobody, or to another run")
         if kind == REFUSAL:
             self._lookout.refusals[worker] = str(message.get("reason"))
             log.warning("worker %s refuses this run: %s", worker, message.get("reason"))
             return None
-        task = self._task(message.get("task"))
+        task = self._task(said.get("task"))
         if kind == FAILURE:
             self._retry(task, worker, Failure.from_fields(message, task.layout.group_of))
             return None
@@ -275,7 +278,7 @@ class RedisEvaluator:
         new = int(np.count_nonzero(used))
         age = (self._tasks[0].number if self._tasks else self._number) - task.number
         answers = task.early if age < 0 else self._counts.answers
-        answers += task.note(batch, used, max(age, 0))
+        answers.append(task.note(batch, used, max(age, 0)))
         self._counts.used += new
         self._counts.skipped += len(used) - new
         return new > 0 and age == 0

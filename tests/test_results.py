@@ -135,7 +135,7 @@ def test_core_seconds_are_those_of_all_processes(noise: NoiseTable, crew: Crew) 
         history, before = History(), time.process_time()
         generations = play(noise, history, 3, evaluator)
         of_the_head = time.process_time() - before
-    of_workers = [sum(a.cpu_seconds for a in each.answers) for each in generations]
+    of_workers = [sum(a.cpu_seconds.sum() for a in each.answers) for each in generations]
     assert all(seconds > 0 for seconds in of_workers)
     spent = [each.metrics["total core-seconds"] for each in generations]
     assert all(s > w for s, w in zip(spent, np.cumsum(of_workers), strict=True))
@@ -327,13 +327,14 @@ def test_a_head_that_evaluates_itself_is_not_counted_twice(noise: NoiseTable) ->
     generations = play(noise, history, 5)
     spent = [each.metrics["total core-seconds"] for each in generations]
     assert 0 < spent[0] < spent[1] < spent[4] < time.process_time() - before
-    assert all(answer.seconds > 0 for each in generations for answer in each.answers)
+    assert all(answer.seconds.sum() > 0 for each in generations for answer in each.answers)
 
 
 def test_core_seconds_go_on_with_a_run_that_goes_on(noise: NoiseTable) -> None:
     first, second = History(), History()
     empty: Any = np.empty(0)
-    answer = Answer("elsewhere", 0, 0.0, 0.0, 1000.0, Layout(()), empty, empty, empty, empty)
+    spent = np.array([1000.0])
+    answer = Answer(["w"], empty, 0, 0.0, spent, spent, Layout(()), empty, empty, empty, empty)
     first.count_work([answer, answer])
     play(noise, first, 2)
     state = json.loads(json.dumps(first.state()))
