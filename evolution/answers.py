@@ -1,7 +1,8 @@
 """Who answered what, and when: all that came while a task was evaluated."""
 
 import bisect
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,23 @@ class Layout:
         counts = self.group_of[pieces]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return np.repeat(self.first_rows[pieces], counts) + within
+
+    def rows_of_parts(self) -> list[slice]:
+        """Where each part is."""
+        return [slice(*ends) for ends in itertools.pairwise([0, *self._ends])]
+
+    def longest_first(self, steps: Mapping[str, float]) -> Iterator[int]:
+        """All pieces, in the order in which workers should begin them.
+
+        Args:
+            steps: of a piece of each role, as far as it is known; what is not known goes first.
+        """
+        pieces = itertools.pairwise(
+            itertools.accumulate((s.pieces for s in self.shapes), initial=0)
+        )
+        order = zip(self.shapes, pieces, strict=True)
+        by_length = sorted(order, key=lambda each: -steps.get(each[0].role, float("inf")))
+        return itertools.chain.from_iterable(range(*ends) for _, ends in by_length)
 
     def place(self, row: int) -> tuple[PartShape, int]:
         """The part of a row, and the candidate's number in that part."""

@@ -103,6 +103,11 @@ class Gathering:
         self.parts = ()
         return evaluations
 
+    def mean_steps(self) -> dict[str, float]:
+        """Of a piece of each role: environment steps."""
+        parts = zip(self.layout.shapes, self.layout.rows_of_parts(), strict=True)
+        return {s.role: float(self._steps[rows].sum()) / max(1, s.pieces) for s, rows in parts}
+
     @property
     def elapsed(self) -> float:
         """Seconds since it was posted."""

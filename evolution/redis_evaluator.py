@@ -83,6 +83,7 @@ class RedisEvaluator:
         self._tasks = deque[Gathering]()  # those on their way
         self._ended = dict[int, Gathering]()  # the last ones
         self._number, self._rate, self._longest = 0, 0.0, MAX_SECONDS
+        self._steps: dict[str, float] = {}  # of a piece of each role, in the last task
         self._names: dict[str, int] = {}  # of workers: their numbers
         self._counts, self._last_counts = _Counts(), _Counts()
         self._away = False
@@ -111,7 +112,8 @@ class RedisEvaluator:
         self._tasks.append(task)
         self._number += 1
         try:
-            self._client.post(task.number, cut(self._run_id, task.number, range(pieces), size))
+            order = layout.longest_first(self._steps)
+            self._client.post(task.number, cut(self._run_id, task.number, order, size))
         except redis.RedisError as error:
             self._note_away(error)
 
@@ -188,7 +190,7 @@ class RedisEvaluator:
 
     def _end(self, task: Gathering) -> None:
         self._lookout.ended(task)
-        self._longest = task.elapsed
+        self._longest, self._steps = task.elapsed, task.mean_steps()
         self._rate = task.total_steps / task.elapsed
         self._counts.waited = float(np.mean(task.waits)) if task.waits else 0.0
         self._counts.answers[:0] = task.early

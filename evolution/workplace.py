@@ -1,9 +1,11 @@
 """Where a run's candidates are evaluated: in this process, or by workers at a redis server."""
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,9 @@ from evolution.redis_evaluator import RedisEvaluator
 from evolution.settings import RunSettings
 from utils.names import did_you_mean
 
+log = logging.getLogger(__name__)
+
+SHORT_LIFE_SECONDS = 3.0  # of a keeper that is killed so early, hence would be killed again
 WORKER_SCRIPT = Path(__file__).resolve().parent.parent / "es" / "worker.py"
 EVALUATORS = ("redis", "local")
 
@@ -31,7 +36,7 @@ class Workplace:
 
     server: redis.Redis | None  # None: this process works itself
     group: str = "default"
-    crew: "subprocess.Popen[bytes] | None" = None
+    crew: "OwnCrew | None" = None
     own_server: Server | None = None
 
     def evaluator(
@@ -64,8 +69,8 @@ class Workplace:
     def _watch(self) -> None:
         if self.own_server and self.own_server.ended:
             raise ServerError("the redis server has ended, and nobody starts it again")
-        if self.crew and self.crew.poll() is not None:
-            raise ServerError(f"the workers have ended (exit code {self.crew.returncode})")
+        if self.crew:
+            self.crew.watch()
 
 
 def check_workplace(evaluator: str, url: str | None, local: bool, group: str) -> None:
@@ -121,24 +126,62 @@ def open_workplace(settings: RunSettings, engine: str) -> Iterator[Workplace]:
 @contextlib.contextmanager
 def open_private_workplace(num_workers: int, engine: str) -> Iterator[Workplace]:
     """Start a server and workers for the caller alone, whatever else runs on this machine."""
-    with start_server() as server, _crew(server.url, num_workers, engine) as crew:
+    with start_server() as server, OwnCrew(server.url, num_workers, engine) as crew:
         yield Workplace(connect(server.url), crew=crew, own_server=server)
 
 
-@contextlib.contextmanager
-def _crew(url: str, num_workers: int, engine: str) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [sys.executable, str(WORKER_SCRIPT), "start-workers", f"--num_workers={num_workers}"]
-    preload = engine if engine == "envpool" else ""
-    crew = subprocess.Popen(
-        [*command, f"--preload={preload}", "--until_stdin_ends"],
-        env={**os.environ, URL_VARIABLE: url},
-        stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the head, which then ends its crew
-    )
-    try:
-        yield crew
-    finally:
-        assert crew.stdin is not None
-        crew.stdin.close()
-        crew.terminate()
-        crew.wait()
+class OwnCrew:
+    """Workers of the caller alone, and a process that keeps them; they end with the caller.
+
+    Should the keeper be killed, another is started with new workers.
+    """
+
+    def __init__(self, url: str, num_workers: int, engine: str) -> None:
+        """Start them.
+
+        Args:
+            url: of their server.
+            engine: that they should import before they are asked to.
+        """
+        preload = engine if engine == "envpool" else ""
+        self._command = [sys.executable, str(WORKER_SCRIPT), "start-workers"]
+        self._command += [f"--num_workers={num_workers}", f"--preload={preload}"]
+        self._command.append("--until_stdin_ends")
+        self._url = url
+        self._start()
+
+    def _start(self) -> None:
+        self._started = time.monotonic()
+        self.keeper = subprocess.Popen(
+            self._command,
+            env={**os.environ, URL_VARIABLE: self._url},
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the head, which then ends its crew
+        )
+
+    def watch(self) -> None:
+        """Start the workers again if somebody killed their keeper.
+
+        Raises:
+            ServerError: it ended otherwise, or lived so shortly that it would be killed again.
+        """
+        code = self.keeper.poll()
+        if code is None:
+            return
+        if code >= 0 or time.monotonic() - self._started < SHORT_LIFE_SECONDS:
+            raise ServerError(f"the workers have ended (exit code {code})")
+        log.warning("the workers' keeper was killed (signal %d): starting workers again", -code)
+        self._end()
+        self._start()
+
+    def _end(self) -> None:
+        assert self.keeper.stdin is not None
+        self.keeper.stdin.close()
+        self.keeper.terminate()
+        self.keeper.wait()
+
+    def __enter__(self) -> "OwnCrew":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()

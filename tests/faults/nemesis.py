@@ -1,6 +1,7 @@
 """Faults by a seeded schedule, and what must hold whatever they are."""
 
 import contextlib
+import functools
 import os
 import time
 from collections import defaultdict
@@ -314,12 +315,16 @@ class Nemesis:
         for server in (self.world.server, *self.world.machines):
             lasting = [name for name in server.db.scan_iter("*") if server.db.ttl(name) < 0]
             assert lasting == [], f"left in {server.name}: {lasting}"
-            workers = list(server.db.scan_iter(KEYS.worker()))
-            assert set(workers) <= {KEYS.worker("canary").encode()}, workers
+            # those of workers that were killed end by themselves
+            self._await(functools.partial(_has_no_workers, server.db))
         for child in (self.world.server, *self.world.machines):
             child.end()
         left = _children_of(os.getpid()) - {host.link.process.pid for host in self.world.hosts}
         assert not left & set(_named(self.world.folder)), "a process has outlived its run"
+
+
+def _has_no_workers(server: redis.Redis) -> bool:
+    return set(server.scan_iter(KEYS.worker())) <= {KEYS.worker("canary").encode()}
 
 
 def _children_of(pid: int) -> set[int]:
