@@ -22,6 +22,8 @@ def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:
     for name in SIZES:
         whole_number(name, config[name], 1)
     above_zero("sigma", config["sigma"])
+    if not isinstance(config["save_generations"], bool):
+        whole_number("save_generations", config["save_generations"], 1)
     check_sizes(**{name: config[name] for name in SIZES})
 
 

@@ -8,6 +8,7 @@ from cluster.clients import AnotherHeadError
 from cluster.redis_server import ServerError
 from evolution.configs import SHARED
 from evolution.noise import NoiseTable
+from evolution.problem import Problem
 from evolution.seeding import Seeding
 from evolution.session import Session
 from evolution.strategy import Strategy
@@ -18,6 +19,8 @@ from utils.program import set_up_program
 
 if TYPE_CHECKING:
     from sacred.run import Run
+
+    from ga.outputs import Outputs
 
 ex = new_experiment("GA", globals())
 for shared in SHARED:
@@ -32,6 +35,7 @@ def algorithm():  # Such et al. 2018
     n_elite_candidates = 10  # survivors that are evaluated again, on fresh episodes
     n_evals = 30  # times each of them plays a child's episodes
     sigma = 0.005  # standard deviation of a mutation
+    save_generations = True  # survivors as Generation_G.npz: True, False, or every so many
 
 
 @ex.named_config
@@ -89,9 +93,11 @@ def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) 
 def run(_run: "Run", _config: Mapping[str, Any], network_kwargs: Mapping[str, Any]) -> float:
     """Evolve genomes; the result is the mean return of the last elite on fresh episodes."""
     del network_kwargs  # named above because Sacred adds keys only to what somebody asks for
-    with Session(_run, _config, checked_config(_config), make_strategy) as session:
+    settings, problem = checked_config(_config)
+    with Session(_run, _config, (settings, problem), make_strategy) as session:
+        outputs = outputs_of(session, _run, _config, problem)
         for generation in session.generations():
-            session.record(generation)
+            session.record(outputs.add(generation))
         return session.finish()
 
 
@@ -103,6 +109,17 @@ def make_strategy(
 
     sizes = {name: config[name] for name in SIZES}
     return DeepGA(tensor_shapes(policy), noise, sigma=config["sigma"], **sizes)
+
+
+def outputs_of(
+    session: Session, run: "Run", config: Mapping[str, Any], problem: Problem
+) -> "Outputs":
+    """What the run leaves behind, beside what every run does."""
+    from ga.deep_ga import DeepGA
+    from ga.outputs import Outputs
+
+    assert isinstance(session.strategy, DeepGA)
+    return Outputs(session.strategy, session.keep, run.info, config, problem)
 
 
 if __name__ == "__main__":
