@@ -13,6 +13,7 @@ from evolution.seeding import Seeding
 from evolution.session import Session
 from evolution.strategy import Strategy
 from ga.config import SIZES, checked_config, tensor_shapes
+from ga.settings_file import translated
 from policy.base import Policy
 from store.experiment import ConfigError, in_one_line, new_experiment
 from utils.program import set_up_program
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from ga.outputs import Outputs
 
-ex = new_experiment("GA", globals())
+ex = new_experiment("GA", globals(), translate=translated)
 for shared in SHARED:
     ex.config(shared)
 
@@ -36,6 +37,14 @@ def algorithm():  # Such et al. 2018
     n_evals = 30  # times each of them plays a child's episodes
     sigma = 0.005  # standard deviation of a mutation
     save_generations = True  # survivors as Generation_G.npz: True, False, or every so many
+
+
+@ex.config
+def machines():
+    count = 1  # runs at once on the same workers, with the seeds seed, seed + 1, …
+    vm_count = None  # machines that a provider is to rent; without effect on this one
+    vm_cpus = None  # cores of each
+    vm_mem = None  # GB of memory of each
 
 
 @ex.named_config
