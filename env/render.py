@@ -2,7 +2,6 @@
 
 import logging
 import secrets
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,22 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from pymongo.database import Database
 
-from evolution.loop import confidence_interval
-from evolution.replay import fresh_seeds, play_episodes, play_parts
+from evolution import playing
+from evolution.replay import fresh_seeds, play_episodes
 from evolution.settings import whole_number
-from evolution.show import PICTURES, WINDOW, Stage, draw_without_display, no_window
 from evolution.simulator import EpisodeError
 from evolution.subject import Subject, subject_of_file, subject_of_run
 from store.command_line import in_one_line
 from store.recorder import theta_sha256
-from utils.film import Film, check_film
+from utils.film import check_film
 from utils.program import set_up_program
-from utils.progress import Progress
 
-LEAST_PARTS, MOST_EPISODES = 10, 256  # of an evaluation, after each of which it says how it goes
 TEXT, TORCH = ".json", (".pt", ".pth", ".model")
 EXPORT_HELP = "Write it: FILE.json holds all it takes to play it, FILE.pt the torch state_dict."
 
@@ -78,7 +73,9 @@ def cli(find_store: Callable[[], Database], source: int | Path, **options: Any) 
         if options["export"]:
             export(subject, options["export"])
         if options["evaluate"]:
-            evaluate(subject, options["evaluate"], options["seed"])
+            seed = secrets.randbelow(2**31) if options["seed"] is None else options["seed"]
+            asked = options["evaluate"], seed
+            click.echo(playing.evaluate(subject.problem, subject.theta, *asked))
         quiet = options["export"] or options["evaluate"]
         if options["record"] or not quiet:
             show(subject, options)
@@ -141,56 +138,18 @@ def export(subject: Subject, path: Path) -> None:
     click.echo(f"wrote {path}: theta sha256 {theta_sha256(subject.theta)}")
 
 
-def evaluate(subject: Subject, episodes: int, seed: int | None) -> None:
-    """Play fresh episodes, saying how they go, and then how they went."""
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    seeds = fresh_seeds(seed, episodes)
-    parts = np.array_split(seeds, min(episodes, max(LEAST_PARTS, episodes // MOST_EPISODES)))
-    returns, lengths = np.empty(0, np.float32), np.empty(0, np.int64)
-    with Progress(len(parts), "part") as progress:
-        for part, steps in play_parts(subject.problem, subject.theta, parts):
-            returns, lengths = np.append(returns, part), np.append(lengths, steps)
-            progress.advance({"episodes": str(len(returns)), "mean": f"{_mean(returns):.2f}"})
-    click.echo(
-        f"{episodes} episodes on {subject.problem.engine} (--seed {seed}): mean"
-        f" {_mean(returns):.2f} ± {confidence_interval(returns):.2f} (95 % confidence),"
-        f" min {returns.min():.2f}, max {returns.max():.2f}, {lengths.mean():.1f} steps each"
-    )
-
-
 def show(subject: Subject, options: dict[str, Any]) -> None:
     """Play episodes in a window, or into a film."""
-    if subject.problem.engine == "envpool":
-        click.echo(
-            "shown are Gymnasium's episodes: EnvPool, on which the run was evaluated, draws"
-            " nothing and begins other episodes from equal seeds"
-        )
-    seeds = _shown_seeds(subject, options)
-    reason = no_window()
-    film = options["record"]
-    if film is None and reason is None:
-        with Stage(subject.problem, subject.theta, WINDOW) as stage:
-            _play(stage, seeds, lambda: time.sleep(options["sleep"]))
-        return
-    if film is None:
-        generation = "best" if subject.generation is None else subject.generation
-        film = Path(f"{subject.label}-{generation}.mp4")
-    draw_without_display()
-    with (
-        Stage(subject.problem, subject.theta, PICTURES) as stage,
-        Film(film, stage.pictures_per_second) as reel,
-    ):
-        if options["record"] is None:
-            click.echo(f"{reason}: making the film {film}")
-        _play(stage, seeds, lambda: reel.add(stage.picture()))
-    rate = stage.pictures_per_second
-    click.echo(f"wrote {film}: {reel.pictures} pictures, {rate:g} a second")
-
-
-def _play(stage: Stage, seeds: list[int], look: Callable[[], object]) -> None:
-    for number, seed in enumerate(seeds, 1):
-        earned, steps = stage.play(seed, look)
-        click.echo(f"episode {number}: return {earned:.2f} after {steps} steps (seed {seed})")
+    generation = "best" if subject.generation is None else subject.generation
+    playing.show(
+        subject.problem,
+        subject.theta,
+        _shown_seeds(subject, options),
+        film=options["record"],
+        otherwise=Path(f"{subject.label}-{generation}.mp4"),
+        sleep=options["sleep"],
+        say=click.echo,
+    )
 
 
 def _shown_seeds(subject: Subject, options: dict[str, Any]) -> list[int]:
@@ -212,7 +171,7 @@ def play_again(subject: Subject) -> None:
     if logged is None:
         click.echo("the run has logged no evaluation of this policy, so none is played again")
         return
-    fitness = _mean(play_episodes(problem, subject.theta, logged.seeds)[0])
+    fitness = playing.mean(play_episodes(problem, subject.theta, logged.seeds)[0])
     said = (
         f"logged: current fitness {logged.fitness!r}; its {len(logged.seeds)} episodes played"
         f" again on {problem.engine}: {fitness!r}"
@@ -236,10 +195,6 @@ def _why(subject: Subject) -> str:
     if changed:
         return f"Versions differ: {'; '.join(changed)}"
     return "Versions agree: another kind of CPU rounds otherwise, and so does a changed task"
-
-
-def _mean(returns: np.ndarray) -> float:
-    return float(returns.mean(dtype=np.float64))
 
 
 if __name__ == "__main__":

@@ -29,11 +29,16 @@ class Generation:
 
     number: int
     theta: np.ndarray  # float32[dim]
-    population: Evaluations
+    told: Sequence[Evaluations]  # of each population
     current: Evaluations  # of theta, one episode a row, on seeds never used for training
     metrics: dict[str, float]
     answers: Sequence[Answer]  # all that came meanwhile
     began: float  # the run, on time.monotonic()
+
+    @property
+    def population(self) -> Evaluations:
+        """Of the first population, of which the metrics common to all are."""
+        return self.told[0]
 
     @property
     def fitness(self) -> float:
@@ -233,7 +238,7 @@ def evolve(
         }
         history.recent.append(metrics["current fitness"])
         history.next_generation += 1
-        generation = asked.number, asked.theta, told[0], current, metrics
+        generation = asked.number, asked.theta, told, current, metrics
         yield Generation(*generation, answers, history.began)
     evaluator.discard()  # what was asked for generations that will not be
 

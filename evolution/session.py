@@ -102,6 +102,15 @@ class Session:
         progress = Progress(settings.num_generations, "generation", first)
         self._progress = opening.enter_context(progress)
 
+    @property
+    def strategy(self) -> Strategy:
+        """The algorithm, as it is after the last generation."""
+        return self._strategy
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Keep a file with the run; before ``record``, so that no run that goes on lacks it."""
+        self._recorder.keep(name, data)
+
     def generations(self) -> Iterator[Generation]:
         """Those that are left, each when it has been evaluated and learnt from."""
         settings = self._settings

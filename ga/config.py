@@ -1,5 +1,6 @@
 """From the experiment's config to what it means, or one line that says why not."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ from evolution.problem import Problem
 from evolution.settings import RunSettings, above_zero, whole_number
 from policy.base import Policy
 
+log = logging.getLogger(__name__)
+
+MACHINES = ("vm_count", "vm_cpus", "vm_mem")
 SIZES = ("pop_size", "n_parents", "champions", "n_elite_candidates", "n_evals")
 
 
@@ -22,6 +26,13 @@ def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:
     for name in SIZES:
         whole_number(name, config[name], 1)
     above_zero("sigma", config["sigma"])
+    whole_number("count", config["count"], 1)
+    for name in MACHINES:
+        if config[name] is not None:
+            whole_number(name, config[name], 1)
+            log.warning("%s=%s is for machines that are rented: no effect here", name, config[name])
+    if not isinstance(config["save_generations"], bool):
+        whole_number("save_generations", config["save_generations"], 1)
     check_sizes(**{name: config[name] for name in SIZES})
 
 

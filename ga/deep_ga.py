@@ -81,6 +81,21 @@ class DeepGA:
             return np.zeros(self._dim, np.float32)
         return self._decoder.write(self.elite.genome, self._shapes, self._sigma).copy()
 
+    @property
+    def noise(self) -> NoiseTable:
+        """The table into which genomes point."""
+        return self._decoder.noise
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of a mutation."""
+        return self._sigma
+
+    @property
+    def survivors(self) -> tuple[Individual, ...]:
+        """The parents of the next generation; champions first, then the others, best first."""
+        return tuple(self._survivors)
+
     def ask(self, rng: np.random.Generator) -> list[Lineages]:
         mutations = self._decoder.noise.sample(rng, self._pop_size, self._dim)
         if not self._survivors:

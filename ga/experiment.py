@@ -8,10 +8,12 @@ from cluster.clients import AnotherHeadError
 from cluster.redis_server import ServerError
 from evolution.configs import SHARED
 from evolution.noise import NoiseTable
+from evolution.problem import Problem
 from evolution.seeding import Seeding
 from evolution.session import Session
 from evolution.strategy import Strategy
 from ga.config import SIZES, checked_config, tensor_shapes
+from ga.settings_file import translated
 from policy.base import Policy
 from store.experiment import ConfigError, in_one_line, new_experiment
 from utils.program import set_up_program
@@ -19,7 +21,9 @@ from utils.program import set_up_program
 if TYPE_CHECKING:
     from sacred.run import Run
 
-ex = new_experiment("GA", globals())
+    from ga.outputs import Outputs
+
+ex = new_experiment("GA", globals(), translate=translated)
 for shared in SHARED:
     ex.config(shared)
 
@@ -32,6 +36,15 @@ def algorithm():  # Such et al. 2018
     n_elite_candidates = 10  # survivors that are evaluated again, on fresh episodes
     n_evals = 30  # times each of them plays a child's episodes
     sigma = 0.005  # standard deviation of a mutation
+    save_generations = True  # survivors as Generation_G.npz: True, False, or every so many
+
+
+@ex.config
+def machines():
+    count = 1  # runs at once on the same workers, with the seeds seed, seed + 1, …
+    vm_count = None  # machines that a provider is to rent; without effect on this one
+    vm_cpus = None  # cores of each
+    vm_mem = None  # GB of memory of each
 
 
 @ex.named_config
@@ -89,9 +102,11 @@ def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) 
 def run(_run: "Run", _config: Mapping[str, Any], network_kwargs: Mapping[str, Any]) -> float:
     """Evolve genomes; the result is the mean return of the last elite on fresh episodes."""
     del network_kwargs  # named above because Sacred adds keys only to what somebody asks for
-    with Session(_run, _config, checked_config(_config), make_strategy) as session:
+    settings, problem = checked_config(_config)
+    with Session(_run, _config, (settings, problem), make_strategy) as session:
+        outputs = outputs_of(session, _run, _config, problem)
         for generation in session.generations():
-            session.record(generation)
+            session.record(outputs.add(generation))
         return session.finish()
 
 
@@ -103,6 +118,17 @@ def make_strategy(
 
     sizes = {name: config[name] for name in SIZES}
     return DeepGA(tensor_shapes(policy), noise, sigma=config["sigma"], **sizes)
+
+
+def outputs_of(
+    session: Session, run: "Run", config: Mapping[str, Any], problem: Problem
+) -> "Outputs":
+    """What the run leaves behind, beside what every run does."""
+    from ga.deep_ga import DeepGA
+    from ga.outputs import Outputs
+
+    assert isinstance(session.strategy, DeepGA)
+    return Outputs(session.strategy, session.keep, run.info, config, problem)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 import contextlib
 import logging
-import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from sacred import SETTINGS, Experiment
 from sacred.dependencies import get_main_file
 from sacred.utils import ConfigAddedError, SacredError, apply_backspaces_and_linefeeds
 
+from store.config_file import read_config_file, split_off_files
 from store.location import find_store, runs_folder
 from store.observer import SpoolingObserver
 from store.resume import run_to_resume
@@ -22,6 +22,9 @@ LEFT_BEHIND = 74  # the exit code, EX_IOERR, of a run of which the store does no
 ROOT = Path(__file__).resolve().parent.parent
 CHOSEN_BY_HAND = ("--file_storage", "--mongo_db", "--unobserved", "--sql", "--tiny_db", "--s3")
 ONLY_FINAL_BEAT = 1e6  # seconds between Sacred's heartbeats: `store.keeper` has its own
+
+
+Translate = Callable[[str, Mapping[str, Any]], dict[str, Any]]
 
 
 class ConfigError(SacredError):
@@ -37,7 +40,13 @@ class Terminated(KeyboardInterrupt):
 
 
 class OurExperiment(Experiment):
-    """Sacred's experiment; what is the user's mistake, or wish, it tells in one line."""
+    """Sacred's experiment; what is the user's mistake, or wish, it tells in one line.
+
+    Attributes:
+        translate: makes config keys of a config file's name and content.
+    """
+
+    translate: Translate = staticmethod(lambda name, content: dict(content))
 
     def run(
         self,
@@ -52,7 +61,9 @@ class OurExperiment(Experiment):
         Raises:
             ConfigError: also for a named config or a config key that nobody knows.
         """
+        named_configs, files = split_off_files(named_configs)
         self._check_named_configs(named_configs)
+        config_updates = {**self._read(files), **(config_updates or {})}
         self.resumes: int | None = None
         if command_name == "resume":
             command_name = self.default_command
@@ -68,10 +79,21 @@ class OurExperiment(Experiment):
 
     def _check_named_configs(self, names: Sequence[str]) -> None:
         for name in names:
-            if name not in self.named_configs and not os.path.isfile(name):
+            if name not in self.named_configs:
                 hint = did_you_mean(name, self.named_configs)
                 text = f"no named config {name!r}.{hint} Known: {', '.join(self.named_configs)}"
                 raise ConfigError(text, print_traceback=False)
+
+    def _read(self, files: Sequence[str]) -> dict[str, Any]:
+        """What stands in config files: more than a named config says, less than a command line.
+
+        Sacred could read them itself, but it would unpickle them as well.
+        """
+        found: dict[str, Any] = {}
+        with in_one_line(ConfigError, ValueError):
+            for name in files:
+                found |= self.translate(name, read_config_file(name))
+        return found
 
     def run_commandline(self, argv: Sequence[str] | None = None) -> Any:
         """See Sacred; Ctrl-C and SIGTERM end the program without a trace-back."""
@@ -91,11 +113,17 @@ def _lost(run: Any) -> bool:
     return bool(left or run._failed_observers)
 
 
-def new_experiment(name: str, script: dict[str, Any], interactive: bool = False) -> Experiment:
+def new_experiment(
+    name: str,
+    script: dict[str, Any],
+    interactive: bool = False,
+    translate: Translate | None = None,
+) -> Experiment:
     """An experiment that stores config, console and sources, observed by default.
 
     Args:
         script: the ``globals()`` of the script that defines the experiment, after its imports.
+        translate: makes config keys of a config file's name and content; None: they are ours.
     """
     SETTINGS.CAPTURE_MODE = "sys"  # "fd" loses the last lines when children write too
     SETTINGS.CONFIG.READ_ONLY_CONFIG = True
@@ -103,6 +131,8 @@ def new_experiment(name: str, script: dict[str, Any], interactive: bool = False)
     SETTINGS.DISCOVER_SOURCES = "none"  # `_describe` names them
     SETTINGS.DISCOVER_DEPENDENCIES = "pkg"  # all that is installed
     ex = OurExperiment(name, base_dir=str(ROOT), save_git_info=False, interactive=interactive)
+    if translate is not None:
+        ex.translate = translate
     _describe(ex, script)
     ex.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignment]
     logger = logging.getLogger(name)

@@ -75,7 +75,7 @@ class RunReader:
         found = store["runs"].find_one({"_id": run_id})
         if found is None:
             ids = (each["_id"] for each in store["runs"].find({}, {"_id": 1}))
-            raise ReadError(f"no run {run_id} in the store; there {_listed(ids, 'run')}")
+            raise ReadError(f"no run {run_id} in the store; there {listed(ids, 'run')}")
         self.id, self.document, self._store = run_id, found, store
 
     @property
@@ -194,7 +194,7 @@ class RunReader:
             )
         if artifact is None:
             wanted = "no best policy" if best else f"no policy of generation {generation}"
-            raise ReadError(f"run {self.id} has {wanted}; there {_listed(saved, 'generation')}")
+            raise ReadError(f"run {self.id} has {wanted}; there {listed(saved, 'generation')}")
         return self._policy(artifact)
 
     def _policy(self, artifact: Artifact) -> SavedPolicy:
@@ -221,7 +221,7 @@ def _joined(name: str, documents: list[dict[str, Any]]) -> Metric:
     return Metric(name, kept, values[order], times[order])
 
 
-def _listed(numbers: Iterable[int], what: str) -> str:
+def listed(numbers: Iterable[int], what: str) -> str:
     """What there is, in few words: are generations 0, 6, 12."""
     ranges: list[list[int]] = []
     for number in sorted(each for each in numbers if isinstance(each, int)):

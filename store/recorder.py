@@ -1,10 +1,11 @@
 """What a run leaves behind: metrics, policies, and the word on how it ended."""
 
+import contextlib
 import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -104,6 +105,14 @@ class SacredRecorder:
         self._run.info["theta sha256"] = digest
         return digest
 
+    def keep(self, name: str, data: bytes) -> None:
+        """Keep a file beside the policies; of one name the newest."""
+        try:
+            with self._writing(name) as path:
+                path.write_bytes(data)
+        except OSError as error:
+            log.error("%s is lost, it could not be written: %s", name, error)
+
     def __enter__(self) -> "SacredRecorder":
         return self
 
@@ -145,13 +154,19 @@ class SacredRecorder:
             described["current fitness"] = fitness
         self._run.info["policies"][name] = described
         try:
-            with tempfile.TemporaryDirectory(prefix="evo-policy-", dir=_memory()) as folder:
-                path = Path(folder) / name
+            with self._writing(name) as path:
                 torch.save(self._policy.state_dict(theta), path)
-                self._run.add_artifact(str(path), name, content_type="application/octet-stream")
         except (OSError, RuntimeError) as error:  # torch tells of a full disk by the latter
             del self._run.info["policies"][name]
             log.error("%s is lost, it could not be written: %s", name, error)
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[Path]:
+        """Where to write a file; it becomes an artifact of the run."""
+        with tempfile.TemporaryDirectory(prefix="evo-policy-", dir=_memory()) as folder:
+            path = Path(folder) / name
+            yield path
+            self._run.add_artifact(str(path), name, content_type="application/octet-stream")
 
 
 def _memory() -> str | None:

@@ -23,7 +23,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -222,7 +222,7 @@ class Spool:
 
     def _write_artifacts(self) -> None:
         kinds = {"artifacts": self._artifacts, "replaced": self._replaced}
-        written = {kind: [asdict(each) for each in found] for kind, found in kinds.items()}
+        written = {kind: [vars(each) for each in found] for kind, found in kinds.items()}
         self._write("artifacts.json", written)
 
     # --- what others have brought into the store

@@ -12,6 +12,7 @@ from click import Command
 from click.testing import CliRunner
 from commands import ROOT
 from pymongo.database import Database
+from sacred import Experiment
 
 from es.experiment import ex
 from store.location import runs_folder
@@ -26,24 +27,26 @@ SPHERE = {**LANDER, "num_generations": 6, "num_serializations": 3}
 
 
 @contextlib.contextmanager
-def observed(store: Database) -> Iterator[SpoolingObserver]:
-    """Let the experiment write into a store, and nowhere else."""
+def observed(store: Database, experiment: Experiment = ex) -> Iterator[SpoolingObserver]:
+    """Let an experiment write into a store, and nowhere else."""
     observer = SpoolingObserver(lambda: store, runs_folder() / "spool")
-    chosen, ex.option_hooks = ex.option_hooks, []
+    chosen, experiment.option_hooks = experiment.option_hooks, []
     handler = signal.getsignal(signal.SIGTERM)
-    ex.observers.append(observer)
+    experiment.observers.append(observer)
     try:
         yield observer
     finally:
-        ex.observers.remove(observer)
-        ex.option_hooks = chosen
+        experiment.observers.remove(observer)
+        experiment.option_hooks = chosen
         signal.signal(signal.SIGTERM, handler)
 
 
-def run_stored(store: Database, named_config: str, **config: Any) -> int:
-    """Run the experiment into a store; returns the run's id."""
-    with observed(store) as observer:
-        ex.run(named_configs=[named_config], config_updates=config)
+def run_stored(
+    store: Database, named_config: str, *, experiment: Experiment = ex, **config: Any
+) -> int:
+    """Run an experiment into a store; returns the run's id."""
+    with observed(store, experiment) as observer:
+        experiment.run(named_configs=[named_config], config_updates=config)
     return observer.run_entry["_id"]
 
 

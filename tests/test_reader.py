@@ -11,7 +11,8 @@ from commands import wait_until
 from pymongo.database import Database
 from stored import SPHERE, observed, run_stored
 
-import es.experiment
+import evolution.session
+from es.experiment import ex
 from evolution.loop import evolve
 from evolution.problem import problem_of
 from store.reader import ReadError, RunReader
@@ -128,9 +129,9 @@ def test_a102_the_newest_policy_of_a_run_that_is_still_going(
             reader = RunReader(store, observer.run_entry["_id"])
             seen.append((reader.status, list(reader.policies()), reader.policy().generation))
 
-    monkeypatch.setattr(es.experiment, "evolve", watched)
+    monkeypatch.setattr(evolution.session, "evolve", watched)
     with observed(store) as observer:
-        es.experiment.ex.run(named_configs=["sphere"], config_updates={**SPHERE, "seed": 2})
+        ex.run(named_configs=["sphere"], config_updates={**SPHERE, "seed": 2})
     assert seen[0] == ("RUNNING", [0], 0)
     assert seen[-1] == ("RUNNING", [0, 2, 4], 4)
 

@@ -19,8 +19,9 @@ from stored import (
     without_display,
 )
 
-import es.experiment
+import evolution.session
 from env.render import cli
+from es.experiment import ex
 from evolution.loop import evolve
 from evolution.problem import problem_of
 from evolution.replay import fresh_seeds, play_episodes
@@ -143,9 +144,9 @@ def test_a102_a_run_that_is_still_going(
             wait_until(lambda: observer.spool.is_shipped, "the policy in the store")
             outputs.append(render(observer.run_entry["_id"], "--seed", 1, "--record", "a.gif"))
 
-    monkeypatch.setattr(es.experiment, "evolve", watched)
+    monkeypatch.setattr(evolution.session, "evolve", watched)
     with observed(store) as observer:
-        es.experiment.ex.run(named_configs=["cartpole"], config_updates={**CARTPOLE, "seed": 2})
+        ex.run(named_configs=["cartpole"], config_updates={**CARTPOLE, "seed": 2})
     for generation, output in enumerate(outputs):
         assert f"(ES, RUNNING), CartPole-v1: Policy_ep_{generation}.model" in output
         assert len(episodes(output)) == 1
@@ -162,9 +163,9 @@ def test_a102_a_run_that_was_interrupted(
             if generation.number == 1:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(es.experiment, "evolve", interrupted)
+    monkeypatch.setattr(evolution.session, "evolve", interrupted)
     with observed(store) as observer, pytest.raises(KeyboardInterrupt):
-        es.experiment.ex.run(named_configs=["cartpole"], config_updates={**CARTPOLE, "seed": 2})
+        ex.run(named_configs=["cartpole"], config_updates={**CARTPOLE, "seed": 2})
     run_id = observer.run_entry["_id"]
     output = render(run_id, "--record", "a.gif", "--num_episodes", 2)
     assert f"run {run_id} (ES, INTERRUPTED), CartPole-v1: Policy_ep_2.model" in output

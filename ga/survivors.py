@@ -1,0 +1,98 @@
+"""The survivors of a generation, as a NumPy file that needs no pickle."""
+
+import io
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evolution.decoder import Genome
+
+FILE = re.compile(r"Generation_(\d+)\.npz")
+NONE = -1  # behind the last index of a genome that is shorter than the longest
+
+
+class SurvivorsError(ValueError):
+    """A file that holds no survivors; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """Who survived a generation, by ascending score: the best is last.
+
+    In the file, which ``np.load`` opens, these are the arrays ``scores``, float64[n], ``genes``,
+    int64[n, longest], with -1 behind shorter genomes, ``lengths``, int64[n], ``elite``, ``sigma``
+    and ``noise``.
+    """
+
+    scores: tuple[float, ...]  # of a child its mean return; of a champion over fresh episodes
+    genomes: tuple[Genome, ...]
+    elite: int  # the row of the one whose score was earned on fresh episodes
+    sigma: float  # of the mutations
+    noise: str  # fingerprint of the table that the indices point into
+
+    def to_bytes(self) -> bytes:
+        """The content of the file."""
+        lengths = np.array([len(each) for each in self.genomes], np.int64)
+        genes = np.full((len(lengths), lengths.max()), NONE, np.int64)
+        for row, genome in zip(genes, self.genomes, strict=True):
+            row[: len(genome)] = genome
+        file = io.BytesIO()
+        np.savez_compressed(
+            file,
+            scores=np.array(self.scores, np.float64),
+            genes=genes,
+            lengths=lengths,
+            elite=np.array(self.elite),
+            sigma=np.array(self.sigma),
+            noise=np.array(self.noise),
+        )
+        return file.getvalue()
+
+    def ranked(self, rank: int) -> Genome:
+        """The genome with the rank-th best score, from 1.
+
+        Raises:
+            SurvivorsError: there are not so many.
+        """
+        if not 1 <= rank <= len(self.genomes):
+            raise SurvivorsError(f"rank {rank}: {len(self.genomes)} survivors, choose from 1")
+        return self.genomes[-rank]
+
+
+def file_name(generation: int) -> str:
+    """What the file of a generation is called."""
+    return f"Generation_{generation}.npz"
+
+
+def genome_of(genes: np.ndarray) -> Genome:
+    """The genome in a row of ``genes``: what comes before the first -1."""
+    return tuple(int(index) for index in genes if index != NONE)
+
+
+def read_survivors(source: Path | bytes, name: str = "") -> Survivors:
+    """What ``to_bytes`` wrote, in tuples.
+
+    Args:
+        source: a file, or its content.
+        name: what to call the content in an error.
+    Raises:
+        SurvivorsError: it is damaged, or none of ours.
+    """
+    name = name or str(source)
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with np.load(file, allow_pickle=False) as found:
+            scores, genes, lengths = found["scores"], found["genes"], found["lengths"]
+            genomes = tuple(map(genome_of, genes))
+            elite, sigma, noise = int(found["elite"]), float(found["sigma"]), str(found["noise"])
+    except FileNotFoundError as error:
+        raise SurvivorsError(f"{name}: no such file") from error
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise SurvivorsError(f"{name} holds no survivors of a generation: {reason}") from error
+    if [len(each) for each in genomes] != lengths.tolist() or len(genomes) != len(scores):
+        raise SurvivorsError(f"{name} holds no survivors of a generation: its rows do not fit")
+    return Survivors(tuple(scores.tolist()), genomes, elite, sigma, noise)
