@@ -140,18 +140,17 @@ class HeadClient:
             supplies: what it needs beside itself, which mostly the tasks before it needed too:
                 names, and what makes those that are new. They stay as long as tasks need them.
         """
-        keys = {self.keys.supply(self._run_id, name): name for name in supplies or {}}
         said = {**payload, "run": self._run_id, "task": number}
-        if keys:
-            said["needs"] = list(keys.values())
-        self._needs[number] = set(keys)
+        if supplies:
+            said["needs"] = list(supplies)
+        self._needs[number] = {self.keys.supply(self._run_id, name) for name in supplies or {}}
         for key in self._supplied() - set().union(*self._needs.values()):
             del self._posted[key]
             self._unneeded.add(key)
-        for key in keys.keys() - self._posted.keys():
-            assert supplies is not None
-            supply = {"name": keys[key], "values": supplies[keys[key]]()}
-            self._posted[key] = pack(supply, self._key)
+        for name, make in (supplies or {}).items():
+            key = self.keys.supply(self._run_id, name)
+            if key not in self._posted:
+                self._posted[key] = pack({"name": name, "values": make()}, self._key)
         self._posted[self.keys.task(self._run_id, number)] = pack(said, self._key)
 
     def _supplied(self) -> set[str]:
@@ -327,14 +326,11 @@ class WorkerClient:
     def supply(self, run_id: str, name: str) -> np.ndarray | None:
         """What tasks need; None if none of those that are posted does."""
         key, at = self._run_keys.get(run_id), self.keys.supply(run_id, name)
-        said = self._message(at, key) if key else None
+        said = self._message(at, key, delete=True) if key else None
         values = said.get("values") if said and said.get("name") == name else None
-        if isinstance(values, np.ndarray):
-            return values
-        self._server.delete(at)  # if it was none, so that the head puts it there anew
-        return None
+        return values if isinstance(values, np.ndarray) else None
 
-    def _message(self, name: str, key: bytes) -> dict[str, Any] | None:
+    def _message(self, name: str, key: bytes, delete: bool = False) -> dict[str, Any] | None:
         data: Any = self._server.get(name)
         if data is None:
             return None
@@ -344,6 +340,8 @@ class WorkerClient:
             raise
         except MessageError as error:  # the head posts it anew when nobody answers
             log.warning("%s is no message: %s", name, error)
+            if delete:
+                self._server.delete(name)
             return None
 
     # --- answers
