@@ -16,7 +16,7 @@ from evolution.noise import NoiseTable
 
 REMEMBERED_BYTES = 1 << 29  # of written genomes, at most
 SPACING = 32  # indices from one possible anchor of a genome to the next
-STRIDE = 1 << 15  # floats; many mutations are added stride by stride, which stays in the cache
+STRIDE = 1 << 16  # floats; many mutations are added stride by stride, which stays in the cache
 _NAME_BYTES = 16
 
 Genome = tuple[int, ...]
@@ -88,8 +88,11 @@ class Decoder:
     def mutate(self, theta: np.ndarray, index: int, sigma: float, out: np.ndarray) -> None:
         """Write a child of written parameters into ``out``, float32[dim]."""
         self.additions += 1
-        np.multiply(self.noise.get(index, len(theta)), np.float32(sigma), out=out)
-        np.add(theta, out, out=out)
+        noise, scale = self.noise.get(index, len(theta)), np.float32(sigma)
+        for start in range(0, len(theta), STRIDE):
+            part = slice(start, start + STRIDE)
+            np.multiply(noise[part], scale, out=out[part])
+            np.add(theta[part], out[part], out=out[part])
 
     def _longest_known(self, names: "Names", least: int) -> int | None:
         """Of a genome's beginnings the longest that is remembered; None if there is none."""
