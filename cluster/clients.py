@@ -11,9 +11,10 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import redis
 
 from cluster.keys import (
@@ -56,6 +57,8 @@ class HeadClient:
         self._key = secrets.token_bytes(KEY_BYTES)
         self._collected = 0.0  # when, on time.monotonic()
         self._posted: dict[str, bytes] = {}  # what must be there as long as the run lasts
+        self._needs: dict[int, set[str]] = {}  # of each task, keys of the supplies
+        self._unneeded: set[str] = set()  # keys that are still at the server
 
     # --- leading
 
@@ -125,24 +128,59 @@ class HeadClient:
         self._posted[self.keys.run] = pack(said)
         self._server.set(self.keys.run, self._posted[self.keys.run])
 
-    def add_task(self, number: int, payload: dict[str, Any]) -> None:
-        """Hold a task ready for ``post``; it stays until ``end_task``."""
+    def add_task(
+        self,
+        number: int,
+        payload: dict[str, Any],
+        supplies: Mapping[str, Callable[[], np.ndarray]] | None = None,
+    ) -> None:
+        """Hold a task ready for ``post``; it stays until ``end_task``.
+
+        Args:
+            supplies: what it needs beside itself, which mostly the tasks before it needed too:
+                names, and what makes those that are new. They stay as long as tasks need them.
+        """
         said = {**payload, "run": self._run_id, "task": number}
+        if supplies:
+            said["needs"] = list(supplies)
+        self._needs[number] = {self.keys.supply(self._run_id, name) for name in supplies or {}}
+        for key in self._supplied() - set().union(*self._needs.values()):
+            del self._posted[key]
+            self._unneeded.add(key)
+        for name, make in (supplies or {}).items():
+            key = self.keys.supply(self._run_id, name)
+            if key not in self._posted:
+                self._posted[key] = pack({"name": name, "values": make()}, self._key)
         self._posted[self.keys.task(self._run_id, number)] = pack(said, self._key)
+
+    def _supplied(self) -> set[str]:
+        beginning = self.keys.supply(self._run_id, "")
+        return {key for key in self._posted if key.startswith(beginning)}
 
     def post(self, number: int, tickets: Sequence[Ticket]) -> None:
         """Put the task where workers find it, and its tickets behind all others."""
         key = self.keys.task(self._run_id, number)
+        lacking = self._lacking(self._needs[number])
         with self._server.pipeline() as pipe:
-            pipe.set(key, self._posted[key])
+            for each in (*lacking, key):
+                pipe.set(each, self._posted[each])
             pipe.rpush(self.keys.tickets, *encoded(tickets))
+            if self._unneeded:
+                pipe.delete(*self._unneeded)
             pipe.execute()
+        self._unneeded = set()
+
+    def _lacking(self, supplies: Iterable[str]) -> list[str]:
+        """Those that the server has not: they may be large."""
+        return [key for key in supplies if not self._server.exists(key)]
 
     def repost(self, tickets: Sequence[Ticket]) -> None:
         """Hand out tickets again, before all others; restore what the server may have lost."""
+        supplied = self._supplied()
+        lacking = self._lacking(supplied)
         with self._server.pipeline() as pipe:
-            for key, value in self._posted.items():
-                pipe.set(key, value)
+            for key in [*lacking, *(self._posted.keys() - supplied)]:
+                pipe.set(key, self._posted[key])
             if tickets:
                 pipe.lpush(self.keys.tickets, *reversed(encoded(tickets)))
             pipe.execute()
@@ -154,7 +192,7 @@ class HeadClient:
     def end_task(self, number: int) -> None:
         """The task is done: whoever finds a ticket of it throws that away."""
         key = self.keys.task(self._run_id, number)
-        del self._posted[key]
+        del self._posted[key], self._needs[number]
         self._server.delete(key)
 
     def next_ticket(self) -> Ticket | None:
@@ -202,9 +240,10 @@ class HeadClient:
         self._server.delete(self.keys.run, self.keys.tickets, self.keys.head, *own)
 
     def _keys_of(self, run_id: str) -> list[str]:
-        tasks = self._server.scan_iter(self.keys.task(run_id), count=1000)
-        own = self.keys.results(run_id), self.keys.banned(run_id)
-        return [*(name.decode() for name in tasks), *own]
+        own = [self.keys.results(run_id), self.keys.banned(run_id)]
+        for many in (self.keys.task(run_id), self.keys.supply(run_id)):
+            own += [name.decode() for name in self._server.scan_iter(many, count=1000)]
+        return own
 
 
 class WorkerClient:
@@ -284,7 +323,14 @@ class WorkerClient:
         fits = task is not None and (task.get("run"), task.get("task")) == (run_id, number)
         return task if fits else None
 
-    def _message(self, name: str, key: bytes) -> dict[str, Any] | None:
+    def supply(self, run_id: str, name: str) -> np.ndarray | None:
+        """What tasks need; None if none of those that are posted does."""
+        key, at = self._run_keys.get(run_id), self.keys.supply(run_id, name)
+        said = self._message(at, key, delete=True) if key else None
+        values = said.get("values") if said and said.get("name") == name else None
+        return values if isinstance(values, np.ndarray) else None
+
+    def _message(self, name: str, key: bytes, delete: bool = False) -> dict[str, Any] | None:
         data: Any = self._server.get(name)
         if data is None:
             return None
@@ -294,6 +340,8 @@ class WorkerClient:
             raise
         except MessageError as error:  # the head posts it anew when nobody answers
             log.warning("%s is no message: %s", name, error)
+            if delete:
+                self._server.delete(name)
             return None
 
     # --- answers

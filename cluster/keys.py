@@ -34,6 +34,10 @@ class Keys:
     def task(self, run_id: str, number: int | str = "*") -> str:
         return f"{self.prefix}{run_id}:task:{number}"
 
+    def supply(self, run_id: str, name: str = "*") -> str:
+        """What several tasks of a run need."""
+        return f"{self.prefix}{run_id}:supply:{name}"
+
     def results(self, run_id: str) -> str:
         return f"{self.prefix}{run_id}:results"
 

@@ -53,6 +53,7 @@ class Relay:
         self._run_id = ""
         self._spec: dict[str, Any] = {}
         self._tasks: dict[int, int] = {}  # of this run, those that are below: number, share
+        self._needs: dict[int, set[str]] = {}  # of these and the last one: keys of the supplies
         self._able = 1  # workers of this machine
         self._refused = ""  # a run whose head is of another version
         self._lock = threading.RLock()  # over what is said of run and tasks
@@ -95,6 +96,9 @@ class Relay:
             _, _, number = name.decode().rpartition(":")
             if not (number.isdigit() and self._fetch_task(int(number))):
                 self._below.delete(name)
+        left = {name.decode() for name in self._below.scan_iter(self._keys.supply("*"))}
+        if unneeded := left - set().union(*self._needs.values()):
+            self._below.delete(*unneeded)
 
     # --- tickets, runs and tasks: down
 
@@ -166,19 +170,38 @@ class Relay:
         task = self._client.task(self._run_id, number)
         if task is None:
             return False
+        if not self._fetch_supplies(number, task.get("needs") or []):
+            return False
         share = task["share"]
         below = pack({**task, "share": SHARES * self._able}, bytes.fromhex(self._spec["key"]))
         self._below.set(self._keys.task(self._run_id, number), below)
         self._tasks[number], self._fetched = share, time.monotonic()
         return True
 
+    def _fetch_supplies(self, number: int, names: list[str]) -> bool:
+        """Have below what a task needs, and nothing that no task needs; false if it is over."""
+        keys = {self._keys.supply(self._run_id, name) for name in names}
+        there = set().union(*self._needs.values())
+        self._needs = {each: self._needs[each] for each in self._tasks} | {number: keys}
+        if over := there - set().union(*self._needs.values()):
+            self._below.delete(*over)
+        for key in keys:
+            if key in there and self._below.exists(key):
+                continue
+            value: Any = self._above.get(key)
+            if value is None:
+                return False
+            self._below.set(key, value)
+        return True
+
     def _clear(self) -> None:
         """The run is over: take from the workers what they have of it."""
         if self._run_id:
             tasks = [self._keys.task(self._run_id, number) for number in self._tasks]
+            supplies = set().union(*self._needs.values())
             own = self._keys.run, self._keys.tickets, self._keys.banned(self._run_id)
-            self._below.delete(*own, *tasks)
-        self._run_id, self._spec, self._tasks = "", {}, {}
+            self._below.delete(*own, *tasks, *supplies)
+        self._run_id, self._spec, self._tasks, self._needs = "", {}, {}, {}
 
     # --- results: up
 

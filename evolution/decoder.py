@@ -2,16 +2,22 @@
 
 The first index makes an ancestor, each further one a mutation. Children are mostly of parents that
 have been written out before, so what was written is remembered: one mutation then costs one
-addition, however long the genome has become.
+addition, however long the genome has become. What is not remembered is added up from an *anchor*,
+an ancestor that somebody else has written out; see `evolution.anchors`.
 """
 
+import hashlib
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from evolution.noise import NoiseTable
 
 REMEMBERED_BYTES = 1 << 29  # of written genomes, at most
+SPACING = 32  # indices from one possible anchor of a genome to the next
+STRIDE = 1 << 16  # floats; many mutations are added stride by stride, which stays in the cache
+_NAME_BYTES = 16
 
 Genome = tuple[int, ...]
 
@@ -19,9 +25,20 @@ Genome = tuple[int, ...]
 class Decoder:
     """A noise table, and what has been written with it; one per process and run."""
 
-    def __init__(self, noise: NoiseTable, remembered_bytes: int = REMEMBERED_BYTES) -> None:
-        self.noise, self._room = noise, remembered_bytes
-        self._written: OrderedDict[tuple[bytes, Genome], np.ndarray] = OrderedDict()
+    def __init__(
+        self,
+        noise: NoiseTable,
+        remembered_bytes: int = REMEMBERED_BYTES,
+        fetch: Callable[[str], np.ndarray] | None = None,
+    ) -> None:
+        """Begin with nothing written.
+
+        Args:
+            remembered_bytes: of written genomes, at most; one is always remembered.
+            fetch: the parameters of the anchor of that name, float32[dim].
+        """
+        self.noise, self._room, self._fetch = noise, remembered_bytes, fetch
+        self._written: OrderedDict[str, np.ndarray] = OrderedDict()
         self.additions = 0  # so far
 
     def ancestor(self, index: int, shapes: np.ndarray) -> np.ndarray:
@@ -44,50 +61,131 @@ class Decoder:
             start += size
         return theta
 
-    def write(self, genome: Genome, shapes: np.ndarray, sigma: float) -> np.ndarray:
-        """The parameters of a genome: float32[dim], read-only.
+    def write(
+        self, genome: Sequence[int], shapes: np.ndarray, sigma: float, anchor: str = ""
+    ) -> np.ndarray:
+        """The parameters of a genome, which are remembered: float32[dim], read-only.
 
         Args:
             genome: one index at least.
             shapes: see ``ancestor``.
             sigma: by which mutations are multiplied.
+            anchor: the name of the ancestor that ``genome`` goes on from; "" if it is whole.
         """
-        same = shapes.tobytes() + np.float32(sigma).tobytes()
-        if len(genome) == 1 or (same, genome) in self._written:
-            return self._recall(same, genome, shapes)
-        known = self._known(same, genome[:-1])
-        parent = self._recall(same, known, shapes)
-        for end in range(len(known) + 1, len(genome)):
-            parent = self._mutated(parent, genome[end - 1], sigma)
-        if len(known) < len(genome) - 1:
-            self._remember(same, genome[:-1], parent)
-        return self._mutated(parent, genome[-1], sigma)
+        names = Names(genome, anchor or root_name(shapes, sigma))
+        known = self._longest_known(names, 0 if anchor else 1)
+        if known is None:
+            known = 0 if anchor else 1
+            first = self._fetched(anchor) if anchor else self.ancestor(genome[0], shapes)
+            self._remember(names.at(known), first)
+        theta = self._recall(names.at(known))
+        for end in _stops(known, len(genome)):
+            theta = self._added(theta, genome[known:end], sigma)
+            self._remember(names.at(end), theta)
+            known = end
+        return theta
 
-    def _known(self, same: bytes, genome: Genome) -> Genome:
-        """The longest beginning of a genome that is remembered; else its ancestor."""
-        known = len(genome)
-        while known > 1 and (same, genome[:known]) not in self._written:
-            known -= 1
-        return genome[:known]
-
-    def _recall(self, same: bytes, genome: Genome, shapes: np.ndarray) -> np.ndarray:
-        if (same, genome) not in self._written:
-            self._remember(same, genome, self.ancestor(genome[0], shapes))
-        self._written.move_to_end((same, genome))
-        return self._written[same, genome]
-
-    def _mutated(self, theta: np.ndarray, index: int, sigma: float) -> np.ndarray:
+    def mutate(self, theta: np.ndarray, index: int, sigma: float, out: np.ndarray) -> None:
+        """Write a child of written parameters into ``out``, float32[dim]."""
         self.additions += 1
-        step = self.noise.get(index, len(theta)) * np.float32(sigma)
-        return np.add(theta, step, out=step)
+        noise, scale = self.noise.get(index, len(theta)), np.float32(sigma)
+        for start in range(0, len(theta), STRIDE):
+            part = slice(start, start + STRIDE)
+            np.multiply(noise[part], scale, out=out[part])
+            np.add(theta[part], out[part], out=out[part])
 
-    def _remember(self, same: bytes, genome: Genome, theta: np.ndarray) -> None:
+    def _longest_known(self, names: "Names", least: int) -> int | None:
+        """Of a genome's beginnings the longest that is remembered; None if there is none."""
+        ends = range(len(names), least - 1, -1)
+        return next((end for end in ends if names.at(end) in self._written), None)
+
+    def _fetched(self, anchor: str) -> np.ndarray:
+        if self._fetch is None:
+            raise LookupError(f"nobody here has anchor {anchor}")
+        return self._fetch(anchor)
+
+    def _added(self, theta: np.ndarray, indices: Sequence[int], sigma: float) -> np.ndarray:
+        """Mutations added one after the other: each parameter sees them in their order."""
+        self.additions += len(indices)
+        dim, result, scale = len(theta), theta.copy(), np.float32(sigma)
+        steps = np.empty(min(STRIDE, dim), np.float32)
+        for start in range(0, dim, STRIDE):
+            part = result[start : start + STRIDE]
+            step = steps[: len(part)]
+            for index in indices:
+                np.multiply(self.noise.get(index + start, len(part)), scale, out=step)
+                np.add(part, step, out=part)
+        return result
+
+    def _recall(self, name: str) -> np.ndarray:
+        self._written.move_to_end(name)
+        return self._written[name]
+
+    def _remember(self, name: str, theta: np.ndarray) -> None:
         theta.setflags(write=False)
-        self._written[same, genome] = theta
+        self._written[name] = theta
         while len(self._written) > 1 and len(self._written) * theta.nbytes > self._room:
             self._written.popitem(last=False)
+
+
+class Names:
+    """The names of a genome's beginnings: equal for equal genomes, whatever anchor is used.
+
+    Every ``SPACING`` indices make a link of a chain of hashes. Anchors end with a link, so the
+    name of one is all that the chain needs to go on.
+    """
+
+    def __init__(self, genome: Sequence[int], root: str) -> None:
+        """Name a genome.
+
+        Args:
+            root: of the genome: what `root_name` says, or the anchor that it goes on from.
+        """
+        self._indices, self._links = np.array(genome, "<i8"), [root]
+        for start in range(0, len(genome) - SPACING + 1, SPACING):
+            block = self._indices[start : start + SPACING]
+            self._links.append(_name(self._links[-1], block))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def at(self, end: int) -> str:
+        """The name of the first ``end`` indices."""
+        link, rest = divmod(end, SPACING)
+        if not rest:
+            return self._links[link]
+        return _name(self._links[link], self._indices[end - rest : end])
+
+
+def root_name(shapes: np.ndarray, sigma: float) -> str:
+    """Tells genomes apart that mean other things by the same indices."""
+    return _name("", shapes.astype("<i8"), np.array([sigma], "<f4"))
+
+
+def anchor_length(length: int) -> int:
+    """Of a genome's beginnings the one that is its anchor; 0: it needs none.
+
+    The anchor lies 32 to 63 indices back, where the lineages of a population have mostly met:
+    many parents then share it.
+    """
+    return max(length // SPACING - 1, 0) * SPACING
 
 
 def tensor_sizes(shapes: np.ndarray) -> np.ndarray:
     """Parameters in each tensor: int64[tensors]."""
     return shapes[:, 0] * np.maximum(shapes[:, 1], 1)
+
+
+def _stops(known: int, length: int) -> list[int]:
+    """Where to remember what has been added up: the genome, its parent, and possible anchors."""
+    if known == length:
+        return []
+    anchors = range((known // SPACING + 1) * SPACING, length, SPACING)
+    return sorted({*anchors, max(length - 1, known), length} - {known})
+
+
+def _name(*parts: str | np.ndarray) -> str:
+    code = hashlib.blake2b(digest_size=_NAME_BYTES)
+    for part in parts:
+        code.update(part.encode() if isinstance(part, str) else part.tobytes())
+    return code.hexdigest()

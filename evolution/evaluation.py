@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,11 +100,17 @@ class Evaluator(Protocol):
 class PieceRunner:
     """Evaluates pieces of a task in this process: what workers and the local evaluator share."""
 
-    def __init__(self, problem: Problem, noise: NoiseTable) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        noise: NoiseTable,
+        fetch: Callable[[str], np.ndarray] | None = None,
+    ) -> None:
+        """Set up for a run; ``fetch`` is for the `Decoder`."""
         engine, policy, decode = problem.build()
         check_room(noise.size, policy.num_params)
         self.simulator = Simulator(engine, policy, decode, problem.max_steps)
-        self._decoder = Decoder(noise)
+        self._decoder = Decoder(noise, fetch=fetch)
 
     def evaluate(
         self, parts: Sequence[Part], pieces: Sequence[int]

@@ -10,6 +10,7 @@ import numpy as np
 
 from evolution.answers import HERE, Answer
 from evolution.evaluation import Evaluations, Evaluator, Part
+from evolution.limits import Limits
 from evolution.population import Population, Repeated, from_fields, to_fields
 from evolution.seeding import Seeding
 from evolution.strategy import Strategy
@@ -136,6 +137,7 @@ class History:
         self.began = time.monotonic()  # or would have, had it been at work without a break
         self._workers_seconds, self._head_began = 0.0, time.process_time()
         self.asked: list[Asked] = []  # generations whose evaluation has begun, the oldest first
+        self.ended_by: str | None = None  # which limit, when it has ended
 
     @property
     def elapsed(self) -> float:
@@ -158,10 +160,16 @@ class History:
             populations = strategy.ask(seeding.ask(number))
             self.asked.append(Asked(number, strategy.theta, list(populations)))
 
-    def has_reached(self, goal: float | None) -> bool:
-        """True if "current fitness", averaged over the last 10 generations, is at the goal."""
+    def has_ended(self, limits: Limits) -> bool:
+        """True if a limit is reached; ``ended_by`` then says which."""
         full = len(self.recent) == STOP_WINDOW
-        return goal is not None and full and bool(np.mean(self.recent) >= goal)
+        self.ended_by = limits.reached(
+            generations=self.next_generation,
+            fitness=float(np.mean(self.recent)) if full else None,
+            steps=self.steps,
+            seconds=self.elapsed,
+        )
+        return self.ended_by is not None
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
@@ -196,6 +204,8 @@ def evolve(
     eval_episodes: int,
     seeding: Seeding,
     stop_fitness: float | None = None,
+    max_steps: int | None = None,
+    max_hours: float | None = None,
     history: History | None = None,
     overlap: int = 0,
 ) -> Iterator[Generation]:
@@ -207,6 +217,8 @@ def evolve(
         episodes: played by each candidate; their mean return is its fitness.
         eval_episodes: played by theta itself beside its population.
         stop_fitness: end when "current fitness", averaged over the last 10 generations, is there.
+        max_steps: end when the environment has made so many steps in all.
+        max_hours: end when the run has been at work for so long.
         history: of a run that goes on; kept up to date, so that with the strategy's state it says
             at every yield how to go on.
         overlap: so many further generations are asked before a generation is told, so that workers
@@ -214,8 +226,9 @@ def evolve(
             on who works.
     """
     history = history or History()
+    limits = Limits(generations, stop_fitness, max_steps, max_hours)
     submitted = 0  # of those that are asked
-    while history.next_generation < generations and not history.has_reached(stop_fitness):
+    while not history.has_ended(limits):
         started = time.monotonic()
         history.ask(strategy, seeding, min(history.next_generation + overlap, generations - 1))
         for asked in history.asked[submitted:]:

@@ -106,6 +106,7 @@ class Lineages:
 
     Row r has the genome of parent ``parent_of[r]``, followed by ``mutations[r]``. A parent of -1
     is none: the mutation makes an ancestor. A mutation of -1 is none: the row is the parent itself.
+    A parent with an anchor is told by that and the indices after it; see `evolution.anchors`.
     """
 
     kind: ClassVar[str] = "lineages"
@@ -117,6 +118,7 @@ class Lineages:
     lengths: np.ndarray  # int64[parents], of each
     parent_of: np.ndarray  # int64[candidates]
     mutations: np.ndarray  # int64[candidates]
+    anchors: Sequence[str] = ()  # of the parents, "" for none; empty: none has one
 
     def __len__(self) -> int:
         return len(self.parent_of)
@@ -125,20 +127,39 @@ class Lineages:
     def dim(self) -> int:
         return int(tensor_sizes(self.shapes).sum())
 
+    @property
+    def repeats(self) -> bool:
+        """True if no row is mutated: these are parents that are evaluated again."""
+        return bool((self.mutations < 0).all())
+
+    def parent(self, number: int) -> Genome:
+        """The indices of a parent, after its anchor if it has one."""
+        end = int(self.lengths[: number + 1].sum())
+        return tuple(self.parents[end - int(self.lengths[number]) : end].tolist())
+
     def genome(self, row: int) -> Genome:
-        """The indices of a candidate."""
+        """The indices of a candidate, after its parent's anchor if that has one."""
         parent, mutation = int(self.parent_of[row]), int(self.mutations[row])
         own = (mutation,) if mutation >= 0 else ()
-        if parent < 0:
-            return own
-        end = int(self.lengths[: parent + 1].sum())
-        return (*self.parents[end - int(self.lengths[parent]) : end].tolist(), *own)
+        return own if parent < 0 else (*self.parent(parent), *own)
 
     def thetas(self, rows: Sequence[int], decoder: Decoder) -> np.ndarray:
-        # Children of one parent one behind the other: it is found in memory.
         written = np.empty((len(rows), self.dim), np.float32)
+        parent, theta = -1, np.empty(0, np.float32)
+        # Children of one parent one behind the other: it is looked up once.
         for place in np.argsort(self.parent_of[np.asarray(rows, np.int64)], kind="stable"):
-            written[place] = decoder.write(self.genome(rows[place]), self.shapes, self.sigma)
+            own, mutation = (int(each[rows[place]]) for each in (self.parent_of, self.mutations))
+            if own < 0:
+                written[place] = decoder.ancestor(mutation, self.shapes)
+                continue
+            if own != parent:
+                anchor = self.anchors[own] if len(self.anchors) else ""
+                theta = decoder.write(self.parent(own), self.shapes, self.sigma, anchor)
+                parent = own
+            if mutation < 0:
+                written[place] = theta
+            else:
+                decoder.mutate(theta, mutation, self.sigma, written[place])
         return written
 
 

@@ -15,6 +15,7 @@ from cluster.keys import Keys
 from cluster.merging import split
 from cluster.tickets import cut
 from cluster.wire import MessageError
+from evolution.anchors import Anchors
 from evolution.answers import Answer, Layout
 from evolution.audit import Audit, said_of_each
 from evolution.batches import MAX_SECONDS, Batch, of_one_task, read_sound
@@ -74,6 +75,7 @@ class RedisEvaluator:
         Raises:
             AnotherHeadError: somebody else is the head here.
         """
+        self._anchors = Anchors(noise)
         self._audit = Audit(audit, PieceRunner(problem, noise)) if audit else None
         self._min_seconds, self._watch, self._run_id = min_seconds, watch, run_id
         self._client = HeadClient(server, run_id, keys or Keys())
@@ -107,8 +109,9 @@ class RedisEvaluator:
         size = max(1, pieces * smallest // (TICKETS_PER_WORKER * workers))
         task = Gathering(self._number, parts, layout, size)
         longest = max(self._min_seconds, self._longest / SHARES)
-        fields = task_fields(parts, SHARES * workers, self._min_seconds, longest)
-        self._client.add_task(task.number, fields)
+        short, supplies = self._anchors.abridged(parts)
+        fields = task_fields(short, SHARES * workers, self._min_seconds, longest)
+        self._client.add_task(task.number, fields, supplies)
         self._tasks.append(task)
         self._number += 1
         try:

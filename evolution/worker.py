@@ -27,6 +27,10 @@ POLL_SECONDS = 0.5
 TASKS_HELD = 4  # of a run whose generations overlap, workers meet several tasks by turns
 
 
+class SupplyError(LookupError):
+    """What a task needs is not there: the task is over, or somebody has deleted keys."""
+
+
 def serve(client: WorkerClient, goes_on: Callable[[], bool]) -> None:
     """Work until told to stop; a new run, of any algorithm, is picked up by itself.
 
@@ -178,7 +182,7 @@ class _Run:
                     f"noise table {self._noise.fingerprint} here, {spec['noise_fingerprint']} at"
                     " the head: another NumPy?"
                 )
-            self._runner = PieceRunner(problem, self._noise)
+            self._runner = PieceRunner(problem, self._noise, self._supply)
             log.info("worker %s serves run %s", client.name, run_id)
         except Exception as error:  # whatever an engine or a user's module may raise
             self.refuse(str(error) if isinstance(error, ValueError) else repr(error))
@@ -229,7 +233,12 @@ class _Run:
             return  # a ticket that was mangled
         voice.say(self.run_id, tickets)
         started = time.perf_counter()
-        answer = self._evaluate(task.parts, pieces, started - idle_since)
+        try:
+            answer = self._evaluate(task.parts, pieces, started - idle_since)
+        except SupplyError as error:
+            log.info("worker %s leaves task %d: %s", self._client.name, ticket.task, error)
+            voice.say(self.run_id)  # nobody claims them any more: the head posts them again
+            return
         self._seconds_per_piece = max((time.perf_counter() - started) / len(pieces), 1e-6)
         self._client.push(self.run_id, {"task": ticket.task, **answer})
 
@@ -251,6 +260,8 @@ class _Run:
         started, cpu_started = time.perf_counter(), time.process_time()
         try:
             fitness, steps = self._runner.evaluate(parts, pieces)
+        except SupplyError:
+            raise
         except Exception as error:  # whatever an environment or a user's policy may raise
             log.error("worker %s failed: %s", self._client.name, traceback.format_exc())
             reason = f"{type(error).__name__}: {error}"
@@ -258,6 +269,12 @@ class _Run:
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
         times = (round(each, 6) for each in (seconds, waited, cpu))
         return Rows(numbers, fitness, steps.astype(np.int32), *times).to_fields()
+
+    def _supply(self, name: str) -> np.ndarray:
+        values = self._client.supply(self.run_id, name)
+        if values is None:
+            raise SupplyError(f"no supply {name}")
+        return values
 
     def close(self) -> None:
         if self._runner:

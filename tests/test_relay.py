@@ -160,6 +160,39 @@ def test_run_and_task_are_fetched_once_per_machine(
     assert 4 * size <= _sent(master) - before < 5 * size
 
 
+def test_what_several_tasks_need_is_fetched_once_per_machine(
+    machines: Callable[[int, int], Sequence[Machine]], master: redis.Redis, wait_for: WaitFor
+) -> None:
+    """And is gone when no task needs it, also after a relay that was killed."""
+    (machine,) = machines(1, 0)
+    head, values = HeadClient(master, "run", KEYS), np.zeros(100_000, np.float32)
+    head.lead()
+    head.post_run({"problem": "none of a worker's"})
+    worker, below = WorkerClient(machine.db, "w", KEYS), machine.db
+    before = _sent(master)
+
+    def post(number: int, *names: str) -> None:
+        head.add_task(number, {"share": 4}, {name: lambda: values for name in names})
+        head.post(number, cut("run", number, range(1), 1))
+        wait_for(lambda: below.llen(KEYS.tickets))
+        below.delete(KEYS.tickets)
+        head.end_task(number)
+        wait_for(lambda: not below.exists(KEYS.task("run", number)))
+
+    for number in range(3):
+        post(number, "long")
+    assert 4 * len(values) <= _sent(master) - before < 5 * len(values)
+    assert worker.run_spec("run") is not None
+    assert np.array_equal(worker.supply("run", "long"), values)
+    post(3, "other")
+    assert below.keys(KEYS.supply("run")) == [KEYS.supply("run", "other").encode()]
+    assert machine.relay.pid is not None
+    os.kill(machine.relay.pid, signal.SIGKILL)
+    machine.relay.join()
+    machine.start_relay()
+    wait_for(lambda: not below.keys(KEYS.supply("run")))
+
+
 def _sent(db: redis.Redis) -> int:
     return int(db.info("stats")["total_net_output_bytes"])
 
