@@ -64,7 +64,7 @@ def cli() -> None:
 def launch(
     provider_name: str, folder: Path | None, dry_run: bool, yes: bool, **options: Any
 ) -> None:
-    """Begin a run on machines of its own; it goes on until it is done."""
+    """Begin a run on machines of its own, or go on with it; it lasts until it is done."""
     try:
         clusters = folder or runs_folder() / "clusters"
         chosen = provider(provider_name, clusters)

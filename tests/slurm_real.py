@@ -14,7 +14,7 @@ from commands import Place, wait_until
 
 from cluster.jobs import JobFolder
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "sinfo")
+PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun", "sinfo")
 HOW = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
 NODES = ("n1", "n2", "n3")
 UP_SECONDS = 60.0
@@ -111,7 +111,7 @@ class RealSlurm(Place):
         assert program is not None
         with (self.slurm / f"{called or name}.out").open("ab") as out:
             self._daemons[called or name] = subprocess.Popen(
-                [program, *words],
+                ["setpriv", "--pdeathsig=TERM", program, *words],  # ends with the tests
                 env=self.env,
                 cwd=self.slurm,
                 stdin=subprocess.DEVNULL,
@@ -132,6 +132,7 @@ class RealSlurm(Place):
             with contextlib.suppress(OSError):
                 if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                     victims |= {pid, _slurm_parent(pid)} - {0}
+        victims |= {pid for pid in self.processes() if _parent(pid) in victims}  # servers
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -151,7 +152,7 @@ class RealSlurm(Place):
     def strangers(self) -> list[str]:
         """What is here and not of SLURM itself: processes, and files that they have left."""
         ours = [program for program in map(_program, PROGRAMS) if program is not None]
-        return [each for each in self.leftovers() if not each.startswith(tuple(ours))]
+        return [each for each in self.leftovers() if not each.startswith((*ours, *PROGRAMS))]
 
     def __exit__(self, *_: object) -> None:
         for line in self.say("squeue", "--noheader", "--format=%i").split():
@@ -171,6 +172,14 @@ class RealSlurm(Place):
 
 def _slurm_parent(pid: int) -> int:
     """The slurmstepd above a process, or 0."""
-    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    command = Path(f"/proc/{parent}/cmdline").read_bytes() if parent > 1 else b""
-    return parent if command.startswith(b"slurmstepd") else 0
+    parent = _parent(pid)
+    with contextlib.suppress(OSError):
+        if Path(f"/proc/{parent}/cmdline").read_bytes().startswith(b"slurmstepd"):
+            return parent
+    return 0
+
+
+def _parent(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0

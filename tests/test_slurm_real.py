@@ -22,7 +22,7 @@ COMMON = {
     **{"env_name": "paced:PacedSphere-v0", "hidden_sizes": [], "output_activation": "none"},
     **{"seed": 5, "noise_size": 50_000, "eval_episodes": 1, "final_episodes": 2},
 }
-ES = {**COMMON, "num_generations": 200, "pop_size": 2}  # of 0.2 s or more each
+ES = {**COMMON, "num_generations": 160, "pop_size": 2}  # of 0.2 s or more each
 GA = {
     **{**COMMON, "num_generations": 30, "pop_size": 6, "n_parents": 3, "champions": 1},
     **{"n_elite_candidates": 1, "n_evals": 1},
@@ -50,10 +50,11 @@ def generations(job: JobFolder) -> int:
 
 def test_three_jobs_at_once(slurm: RealSlurm) -> None:
     """One is stopped by the time limit, one loses a node, one is cancelled; the rest is as ever."""
-    timed = launch(slurm, "timed", ES, "--nodes=2", "--hours=0.01", "--warning-seconds=50")
+    timed = launch(slurm, "timed", ES, "--nodes=2", "--hours=0.01", "--warning-seconds=58")
     broken = launch(slurm, "broken", GA, "--nodes=3", "--experiment=ga")
     cancelled = launch(slurm, "cancelled", ENDLESS)
     wait_until(lambda: generations(broken) > 5, broken.said)
+    assert "serves run" in (broken.path / "node_2.txt").read_text()
     slurm.kill_node("n3")
     slurm.start_node("n3")
 
@@ -65,12 +66,18 @@ def test_three_jobs_at_once(slurm: RealSlurm) -> None:
 
     wait_until(lambda: broken.status == DONE, broken.said)
     assert digest(broken) == expected(run_ga_here, GA)
+    wait_until(lambda: "timed: requeued" in said(timed), timed.said)
+    slurm.say("scontrol", "update", f"JobId={timed.read()['job']}", "TimeLimit=60")
     wait_until(lambda: timed.status == DONE, timed.said)
     assert digest(timed) == expected(run_here, ES)
-    said = (timed.path / "slurm.txt").read_text()
-    assert "timed: requeued" in said and "timed: done" in said
+    assert timed.said().count("Started run") > 1 and "timed: done" in said(timed)
     wait_until(lambda: not slurm.say("squeue", "--noheader"), "an empty queue")
     wait_until(lambda: not slurm.strangers(), slurm.processes())
+
+
+def said(job: JobFolder) -> str:
+    """What its program on the first node has said."""
+    return (job.path / "slurm.txt").read_text()
 
 
 def digest(job: JobFolder) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cluster.jobs import (
     CANCELLED,
+    DONE,
     REQUEUED,
     ROOT,
     RUNNING,
@@ -87,15 +88,11 @@ class SlurmProvider:
 
     def create(self, plan: Plan) -> Cluster:
         job = JobFolder(self._folder / check_name(plan.name))
-        if job.path.exists() and job.status not in ("", CANCELLED):
-            raise ProviderError(
-                f"there is a job in {job.path} already; to go on with it: sbatch"
-                f" {shlex.quote(str(job.path / 'job.sbatch'))}"
-            )
+        _check_free(job, plan)
         self._prepare(job, plan)
         number = _run(["sbatch", "--parsable", str(job.path / "job.sbatch")]).partition(";")[0]
         job.write(**{**job.read(), "job": number.strip()})
-        job.note(SUBMITTED)
+        job.note(SUBMITTED, reason="")
         return Cluster(plan.name, self.name, number.strip(), SUBMITTED, plan.nodes)
 
     def _prepare(self, job: JobFolder, plan: Plan) -> None:
@@ -144,6 +141,19 @@ class SlurmProvider:
 def make(folder: Path) -> Provider:
     """The provider; see `cluster.providers.provider`."""
     return SlurmProvider(folder)
+
+
+def _check_free(job: JobFolder, plan: Plan) -> None:
+    """Refuse a folder in which another job is, or this one is done or at work already."""
+    if not (job.path / "job.json").exists():
+        return
+    before = job.read()
+    if (before.get("experiment"), before.get("config")) != (plan.experiment, list(plan.config)):
+        raise ProviderError(f"{job.path} holds another job: choose another --name")
+    if job.status == DONE:
+        raise ProviderError(f"{job.path}: this job is done already; --name makes another one")
+    if before.get("job") in queued():
+        raise ProviderError(f"{job.path}: job {before['job']} is in the queue already")
 
 
 def job_script(plan: Plan, folder: Path) -> str:
