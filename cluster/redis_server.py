@@ -32,7 +32,8 @@ over='' server=''
 trap 'over=1; kill $server $nap' USR1
 folder=$1 socket=$2; shift 2
 exec 2>/dev/null 3<&0
-{ while read -r _; do :; done
+{ trap '' TERM  # batch systems send it to every process
+  while read -r _; do :; done
   kill -USR1 $$; server=$(cat "$folder/pid"); kill $server  # should this shell be dead
   while kill -0 $server; do sleep 0.02; done; rm -rf -- "$folder" "$socket"
 } <&3 & owner=$!

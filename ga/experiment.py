@@ -15,7 +15,7 @@ from evolution.strategy import Strategy
 from ga.config import SIZES, checked_config, tensor_shapes
 from ga.settings_file import translated
 from policy.base import Policy
-from store.experiment import ConfigError, in_one_line, new_experiment
+from store.experiment import CHECKED_COMMANDS, ConfigError, in_one_line, new_experiment
 from utils.program import set_up_program
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def sphere():
 @ex.config_hook
 def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) -> dict:
     """Refuse a bad config before anything is started."""
-    if command_name == "run":
+    if command_name in CHECKED_COMMANDS:
         with in_one_line(ConfigError, ValueError, ServerError, AnotherHeadError):
             checked_config(config)
     return {}

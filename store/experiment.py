@@ -21,6 +21,7 @@ from utils.names import did_you_mean
 LEFT_BEHIND = 74  # the exit code, EX_IOERR, of a run of which the store does not have all
 ROOT = Path(__file__).resolve().parent.parent
 CHOSEN_BY_HAND = ("--file_storage", "--mongo_db", "--unobserved", "--sql", "--tiny_db", "--s3")
+CHECKED_COMMANDS = ("run", "check_config")  # before which an experiment checks its config
 ONLY_FINAL_BEAT = 1e6  # seconds between Sacred's heartbeats: `store.keeper` has its own
 
 
@@ -140,12 +141,18 @@ def new_experiment(
     ex.logger = logger  # type: ignore[assignment]
     _observe_by_default(ex)
     ex.command(resume, unobserved=True)
+    ex.command(check_config, unobserved=True)
     return ex
 
 
 def resume(run_id: int) -> None:
     """Go on with the run of that id where it stopped: resume with run_id=12."""
     raise AssertionError(f"run {run_id} was to go on before Sacred made another")
+
+
+def check_config(network_kwargs: dict[str, Any]) -> None:
+    """Refuse a config that cannot be, and start nothing: check_config with lander sigma=0.1."""
+    del network_kwargs  # named because Sacred adds keys only to what somebody asks for
 
 
 def _observe_by_default(ex: OurExperiment) -> None:

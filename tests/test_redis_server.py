@@ -86,6 +86,16 @@ def test_nothing_is_left_when_the_owner_is_killed(wait_for: WaitFor) -> None:
     assert not Path(f"/proc/{pid}/exe").exists()
 
 
+def test_nothing_is_left_when_all_are_told_to_end_at_once(wait_for: WaitFor) -> None:
+    """As batch systems do: the server, its guardian, and who listens for the owner's end."""
+    server = start_server()
+    os.killpg(server.guardian.pid, signal.SIGTERM)
+    wait_for(lambda: server.deaths == 1)
+    assert server.guardian.stdin
+    server.guardian.stdin.close()
+    wait_for(lambda: server.guardian.poll() is not None and not server.folder.exists())
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_dead_server_is_started_again(
     number: signal.Signals, server: Server, wait_for: WaitFor

@@ -1,6 +1,6 @@
 """Pictures of learning curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -32,17 +32,45 @@ def draw(
     """
     figure = Figure(figsize=(7, 3.8), dpi=150, layout="constrained")
     axes = figure.subplots()
-    for number, group in enumerate(groups):
-        _draw_group(axes, group, f"C{number % 10}", single)
+    _draw_groups(axes, groups, metric, axis, single)
     if threshold is not None:
         axes.axhline(threshold, color="0.4", linewidth=0.8, linestyle="--")
+    tidy(axes, caption)
+    figure.savefig(path)
+
+
+def draw_panels(
+    panels: Mapping[str, Sequence[Learning]], path: Path, caption: str, *, metric: str, axis: str
+) -> None:
+    """Draw one panel per task, as `draw` does, up to three in a row.
+
+    Args:
+        panels: by the title of each.
+    """
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    size = (7, 3.8) if len(panels) == 1 else (4.2 * columns, 3.2 * rows)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (title, groups) in zip(grid, panels.items(), strict=False):
+        _draw_groups(axes, groups, metric, axis, single=False)
+        tidy(axes, title)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    figure.suptitle(caption, x=0.01, ha="left", fontsize=8, color="0.35")
+    figure.savefig(path)
+
+
+def _draw_groups(
+    axes: Axes, groups: Sequence[Learning], metric: str, axis: str, single: bool
+) -> None:
+    for number, group in enumerate(groups):
+        _draw_group(axes, group, f"C{number % 10}", single)
     if axis == "steps":
         axes.xaxis.set_major_formatter(EngFormatter())  # 500 k, 2 M
     axes.set(xlabel=LABELS.get(axis, axis), ylabel=metric)
     axes.margins(x=0)
-    tidy(axes, caption)
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path)
 
 
 def _draw_group(axes: Axes, group: Learning, color: str, single: bool) -> None:
