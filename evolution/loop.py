@@ -34,6 +34,7 @@ class Generation:
     metrics: dict[str, float]
     answers: Sequence[Answer]  # all that came meanwhile
     began: float  # the run, on time.monotonic()
+    populations: Sequence[Population]  # that were asked
 
     @property
     def population(self) -> Evaluations:
@@ -238,7 +239,7 @@ def evolve(
         history.recent.append(metrics["current fitness"])
         history.next_generation += 1
         generation = asked.number, asked.theta, told, current, metrics
-        yield Generation(*generation, answers, history.began)
+        yield Generation(*generation, answers, history.began, asked.populations)
     evaluator.discard()  # what was asked for generations that will not be
 
 

@@ -30,7 +30,7 @@ METRICS = {
     *("WorkerEpsMed", "WorkerEpsMin", "ResultsSkippedFrac", "TimeElapsedThisIter", "TimeElapsed"),
 }
 OF_ELITES = {name for name in METRICS if name.startswith(("EliteRet", "EliteLen", "EvalMean"))}
-UNEVEN = Survivors((-2.0, 1.0, 3.5), ((7,), (5, 6, 0), (9, 2)), 1, 0.1, "0123456789abcdef")
+UNEVEN = Survivors((-2.0, 1.0, 3.5), ((7,), (5, 6, 0), (9, 2)), (1, 2, 0), 0.1, "0123456789abcdef")
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,11 @@ def test_a040_genomes_of_any_length_need_no_pickle(tmp_path: Path) -> None:
         assert found["scores"].tolist() == [-2.0, 1.0, 3.5]
         assert found["genes"].tolist() == [[7, -1, -1], [5, 6, 0], [9, 2, -1]]
         assert found["lengths"].tolist() == [1, 3, 2]
+        assert found["order"].tolist() == [1, 2, 0]
         assert (found["scores"].dtype, found["genes"].dtype) == (np.float64, np.int64)
         assert genome_of(found["genes"][-1]) == (9, 2)
     assert read_survivors(tmp_path / "file.npz") == UNEVEN
-    assert UNEVEN.ranked(1) == (9, 2)
+    assert (UNEVEN.elite, UNEVEN.ranked(1)) == ((5, 6, 0), (9, 2))
     with pytest.raises(SurvivorsError, match="rank 4: 3 survivors"):
         UNEVEN.ranked(4)
 
@@ -77,11 +78,11 @@ def test_a040_each_generation_is_kept_with_the_best_last(run: RunReader) -> None
         found = read_survivors(kept[f"Generation_{number}.npz"])
         assert len(found.genomes) == 6
         assert list(found.scores) == sorted(found.scores)
-        assert found.scores[found.elite] == best[number]
+        assert found.scores[found.order[0]] == best[number]
         assert {len(each) for each in found.genomes} <= set(range(1, number + 2))
     lengths = run.metric("genome indices").values
-    assert len(found.genomes[found.elite]) == lengths[-1]
-    assert GenomeText.parse(run.info["EliteGenome"]).genome == found.genomes[found.elite]
+    assert len(found.elite) == lengths[-1]
+    assert GenomeText.parse(run.info["EliteGenome"]).genome == found.elite
 
 
 @pytest.mark.parametrize(
