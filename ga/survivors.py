@@ -1,4 +1,15 @@
-"""The survivors of a generation, as a NumPy file that needs no pickle."""
+"""The survivors of a generation, as a NumPy file that needs no pickle.
+
+It is read back without this program, too; here the file is one that a run with ``-F`` has left:
+
+    import numpy as np
+
+    d = np.load("Generation_12.npz")  # allow_pickle=False, as always
+    best_score = d["scores"][-1]  # scores ascend: the best survivor is last
+    best_genes = d["genes"][-1]  # its genome, int64[longest] ...
+    best_genome = best_genes[: d["lengths"][-1]].tolist()  # ... without the -1 behind it
+    elite_genome = d["genes"][d["order"][0]]  # whose score is the mean of fresh episodes
+"""
 
 import io
 import re

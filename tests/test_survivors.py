@@ -1,7 +1,9 @@
 """The survivors of each generation as NumPy files, and what a generation's metrics say of it."""
 
 import io
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from pymongo.database import Database
 from stored import run_stored
 from test_resume import Runs, digest, runs  # noqa: F401 (a fixture)
 
+import ga.survivors
 from ga.experiment import ex
 from ga.genome_text import GenomeText
 from ga.survivors import Survivors, SurvivorsError, genome_of, read_survivors
@@ -57,6 +60,20 @@ def test_a040_genomes_of_any_length_need_no_pickle(tmp_path: Path) -> None:
     assert (UNEVEN.elite, UNEVEN.ranked(1)) == ((5, 6, 0), (9, 2))
     with pytest.raises(SurvivorsError, match="rank 4: 3 survivors"):
         UNEVEN.ranked(4)
+
+
+def test_a040_the_example_of_how_to_read_a_file_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Generation_12.npz").write_bytes(UNEVEN.to_bytes())
+    example = textwrap.dedent(str(ga.survivors.__doc__).partition("left:\n\n")[2])
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["best_score"] == 3.5
+    assert genome_of(names["best_genes"]) == (9, 2)
+    assert names["best_genome"] == [9, 2]
+    assert names["elite_genome"].tolist() == [5, 6, 0]
 
 
 def test_a_file_of_something_else_is_told(tmp_path: Path) -> None:
