@@ -33,7 +33,7 @@ class GenomeListing:
             overlap: generations that are asked ahead.
         """
         self._ga, self._overlap, self._number = ga, overlap, -1
-        self._asked: dict[int, dict[str, Population]] = {}
+        self._asked: dict[int, Sequence[tuple[str, Population]]] = {}
         self._elites: dict[int, Genome] = {}
         self._first = self._elite()
 
@@ -43,8 +43,7 @@ class GenomeListing:
         if not self._elites:
             self._elites[number - 1] = self._first
         self._number, self._elites[number] = number, self._elite()
-        roles = zip(self._ga.roles, generation.populations, strict=False)
-        self._asked[number] = dict(roles)
+        self._asked[number] = generation.asked
         for held in (self._asked, self._elites):
             held.pop(number - REMEMBERED, None)
 
@@ -70,8 +69,13 @@ class GenomeListing:
             asked_from = result.generation - 1 - self._overlap
             final = result.generation > self._number
             return self._elite() if final else self._elites.get(asked_from, ())
-        population = self._asked.get(result.generation, {}).get(result.kind)
-        return population.genome(result.candidate) if isinstance(population, Lineages) else ()
+        number = result.candidate
+        for role, population in self._asked.get(result.generation, ()):
+            if role == result.kind and isinstance(population, Lineages):
+                if number < len(population):
+                    return population.genome(number)
+                number -= len(population)  # of one role they are numbered through
+        return ()
 
     def _elite(self) -> Genome:
         return () if self._ga.elite is None else self._ga.elite.genome

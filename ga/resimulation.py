@@ -98,11 +98,11 @@ def _last(run: StoredRun, ahead: int) -> int:
 def _best_generation(run: StoredRun) -> int:
     """Of those that were kept, the one with the best elite."""
     run.survivors()  # there are some
-    scores = run.reader.metric("elite score")
-    known = dict(zip(scores.steps.tolist(), scores.values.tolist(), strict=True))
     # Of the first generation no elite was evaluated again: what it has is luck.
-    judged = [number for number in run.generations if number in known and number > 0]
-    return max(judged or run.generations, key=lambda number: known.get(number, -np.inf))
+    judged = [number for number in run.generations if number > 0] or run.generations
+    found = ((number, run.survivors(number)) for number in judged)
+    scores = {number: each.scores[each.order[0]] for number, each in found}
+    return max(scores, key=scores.__getitem__)
 
 
 def _algorithm(run: StoredRun, noise: NoiseTable) -> DeepGA:

@@ -67,7 +67,7 @@ def test_a108_the_best_elite_plays_as_often_as_one_likes(
     found = json.loads((tmp_path / "here" / "elite_short_log.json").read_text())
     assert found["EliteRetMean"] == pytest.approx(rows["ret"].mean())
     assert f"mean {rows['ret'].mean():.2f} ± " in output
-    scores = run.metric("elite score").values
+    scores = run.metric("EvalMeanMax").values
     assert found["generation"] == 1 + int(scores[1:].argmax())
     stored = StoredRun(store, run.id)
     elite = stored.survivors(found["generation"]).elite

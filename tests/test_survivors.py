@@ -90,12 +90,12 @@ def test_a_file_of_something_else_is_told(tmp_path: Path) -> None:
 def test_a040_each_generation_is_kept_with_the_best_last(run: RunReader) -> None:
     kept = files(run)
     assert set(kept) == {f"Generation_{number}.npz" for number in range(5)}
-    best = run.metric("elite score").values
+    chosen = run.metric("EvalMeanMax").values
     for number in range(5):
         found = read_survivors(kept[f"Generation_{number}.npz"])
         assert len(found.genomes) == 6
         assert list(found.scores) == sorted(found.scores)
-        assert found.scores[found.order[0]] == best[number]
+        assert number == 0 or found.scores[found.order[0]] == chosen[number]
         assert {len(each) for each in found.genomes} <= set(range(1, number + 2))
     lengths = run.metric("genome indices").values
     assert len(found.elite) == lengths[-1]
@@ -123,7 +123,7 @@ def test_a100_ga_dists_metrics_have_one_value_per_generation(run: RunReader) -> 
     assert frame["TimestepsSoFar"].tolist() == frame["total sim steps"].tolist()
     assert frame["WorkerEpsMax"].tolist() == [40, *[40 + 3 * 4 * 2] * 4]
     assert frame["UniqueWorkersFrac"].eq(1).all()
-    assert (frame["EliteRetMean"][1:] == frame["EvalMeanMax"][1:]).all()
+    assert (frame["EliteRetMean"][1:] <= frame["EvalMeanMax"][1:]).all()
     for name in ("EliteRet", "MutRet", "MutLen", "EvalMean"):
         assert not (frame[f"{name}Min"] > frame[f"{name}Med"]).any()
         assert not (frame[f"{name}Med"] > frame[f"{name}Max"]).any()
