@@ -30,16 +30,17 @@ class Generation:
 
     number: int
     theta: np.ndarray  # float32[dim]
-    told: Sequence[Evaluations]  # of each population
+    told: dict[str, Evaluations]  # by the role of the population; the first is the main one
     current: Evaluations  # of theta, one episode a row, on seeds never used for training
     metrics: dict[str, float]
     answers: Sequence[Answer]  # all that came meanwhile
     began: float  # the run, on time.monotonic()
+    asked: Sequence[tuple[str, Population]]  # with their roles
 
     @property
     def population(self) -> Evaluations:
         """Of the first population, of which the metrics common to all are."""
-        return self.told[0]
+        return next(iter(self.told.values()))
 
     @property
     def fitness(self) -> float:
@@ -251,8 +252,10 @@ def evolve(
         }
         history.recent.append(metrics["current fitness"])
         history.next_generation += 1
-        generation = asked.number, asked.theta, told, current, metrics
-        yield Generation(*generation, answers, history.began)
+        named = list(zip(strategy.roles, asked.populations, strict=False))
+        by_role = {role: each for (role, _), each in zip(named, told, strict=True)}
+        generation = asked.number, asked.theta, by_role, current, metrics
+        yield Generation(*generation, answers, history.began, named)
     evaluator.discard()  # what was asked for generations that will not be
 
 

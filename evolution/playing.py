@@ -31,7 +31,7 @@ def evaluate(problem: Problem, theta: np.ndarray, episodes: int, seed: int) -> s
     with Progress(len(parts), "part") as progress:
         for part, steps in play_parts(problem, theta, parts):
             returns, lengths = np.append(returns, part), np.append(lengths, steps)
-            progress.advance({"episodes": str(len(returns)), "mean": f"{mean(returns):.2f}"})
+            progress.advance({"episodes": str(len(returns)), "mean": _so_far(returns)})
     return (
         f"{episodes} episodes on {problem.engine} (--seed {seed}): mean"
         f" {mean(returns):.2f} ± {confidence_interval(returns):.2f} (95 % confidence),"
@@ -93,6 +93,12 @@ def _play(stage: Stage, seeds: Sequence[int], look: Callable[[], object], say: S
         say(f"episode {number}: return {earned:.2f} after {steps} steps (seed {seed})")
         returns.append(earned)
     return returns
+
+
+def _so_far(returns: np.ndarray) -> str:
+    """The mean, and half its confidence interval as soon as there is one."""
+    half = f" ± {confidence_interval(returns):.2f}" if len(returns) > 1 else ""
+    return f"{mean(returns):.2f}{half}"
 
 
 def mean(returns: np.ndarray) -> float:

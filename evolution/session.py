@@ -32,6 +32,7 @@ from policy.base import Policy
 from store.experiment import RunError, end_on_sigterm, in_one_line
 from store.keeper import Restorable, RunKeeper
 from store.recorder import SacredRecorder
+from store.results import Listing
 from utils.progress import Progress
 
 if TYPE_CHECKING:
@@ -110,6 +111,10 @@ class Session:
     def keep(self, name: str, data: bytes) -> None:
         """Keep a file with the run; before ``record``, so that no run that goes on lacks it."""
         self._recorder.keep(name, data)
+
+    def list_as(self, listing: Listing) -> None:
+        """Write evaluations down in another way; to be said before the first generation."""
+        self._recorder.list_as(listing)
 
     def generations(self) -> Iterator[Generation]:
         """Those that are left, each when it has been evaluated and learnt from."""

@@ -128,7 +128,9 @@ def outputs_of(
     from ga.outputs import Outputs
 
     assert isinstance(session.strategy, DeepGA)
-    return Outputs(session.strategy, session.keep, run.info, config, problem)
+    outputs = Outputs(session.strategy, session.keep, run.info, config, problem)
+    session.list_as(outputs.listing)
+    return outputs
 
 
 if __name__ == "__main__":

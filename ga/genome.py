@@ -46,7 +46,7 @@ def show(find_store: FindStore, run_id: int, generation: int | None, rank: int |
     with in_one_line():
         run = StoredRun(find_store(), run_id)
         survivors = run.survivors(generation)
-        genome = survivors.genomes[survivors.elite] if rank is None else survivors.ranked(rank)
+        genome = survivors.elite if rank is None else survivors.ranked(rank)
         click.echo(run.text(survivors, genome))
 
 

@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from evolution.loop import Generation
 from evolution.problem import Problem
 from ga.deep_ga import DeepGA, Individual
 from ga.genome_text import text_of
+from ga.listing import GenomeListing
 from ga.report import report
 from ga.survivors import Survivors, file_name
 
@@ -17,7 +16,11 @@ ELITE = "EliteGenome"  # ga-dist's name, in the run's info: text, as ga/genome.p
 
 
 class Outputs:
-    """Files of survivors, the elite's genome as text, and metrics under ga-dist's names."""
+    """Files of survivors, the elite's genome as text, and metrics under ga-dist's names.
+
+    Attributes:
+        listing: how evaluations are written down.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Outputs:
         self._ga, self._keep, self._info = ga, keep, info
         self._period, self._n_evals = int(config["save_generations"]), config["n_evals"]
         self._last = config["num_generations"] - 1
+        self.listing = GenomeListing(ga, config["overlap"])
         self._text = text_of(problem, config, ga.noise.fingerprint, len(ga.theta))
 
     def add(self, generation: Generation) -> Generation:
@@ -46,6 +50,7 @@ class Outputs:
         """
         elite, number = self._ga.elite, generation.number
         assert elite is not None
+        self.listing.note(generation)
         self._info[ELITE] = str(replace(self._text, genome=elite.genome))
         if self._period and (number % self._period == 0 or number == self._last):
             self._keep(file_name(number), survivors_of(self._ga).to_bytes())
@@ -55,13 +60,13 @@ class Outputs:
 
 def survivors_of(ga: DeepGA) -> Survivors:
     """Those of an algorithm that has been told a generation, by ascending score."""
-    found: tuple[Individual, ...] = ga.survivors[::-1]
-    order = np.argsort([each.score for each in found], kind="stable").tolist()
-    ranked = [found[row] for row in order]
+    found: tuple[Individual, ...] = ga.survivors
+    scores = [each.score for each in found]
+    ascending = sorted(reversed(range(len(found))), key=scores.__getitem__)  # the elite above ties
     return Survivors(
-        scores=tuple(each.score for each in ranked),
-        genomes=tuple(each.genome for each in ranked),
-        elite=order.index(len(found) - 1),
+        scores=tuple(scores[place] for place in ascending),
+        genomes=tuple(found[place].genome for place in ascending),
+        order=tuple(ascending.index(place) for place in range(len(found))),
         sigma=ga.sigma,
         noise=ga.noise.fingerprint,
     )

@@ -26,15 +26,15 @@ def report(generation: Generation, n_evals: int) -> dict[str, float]:
     Args:
         n_evals: times each candidate for elite played.
     """
-    children, *elites = generation.told
-    metrics = generation.metrics
-    workers = _episodes_of_workers(generation.told)
+    told, metrics = list(generation.told.values()), generation.metrics
+    children, elites = generation.population, generation.told.get("elite")
+    workers = _episodes_of_workers(told)
     there = max(metrics.get("workers alive", 1.0), float(len(workers)))
     made = {
         **dict.fromkeys(OF_ELITES, float("nan")),
         **_spread("EvalEps", _episodes_of_candidates(elites, n_evals)),
         "ExpMutEps": float(len(children.fitness) * children.episodes),
-        "TimestepsThisIter": float(_steps(*generation.told, generation.current)),
+        "TimestepsThisIter": float(_steps(*told, generation.current)),
         "TimestepsSoFar": metrics["total sim steps"],
         "UniqueWorkers": float(len(workers)),
         "UniqueWorkersFrac": len(workers) / there,
@@ -46,10 +46,11 @@ def report(generation: Generation, n_evals: int) -> dict[str, float]:
     return {name: value for name, value in made.items() if name not in metrics}
 
 
-def _episodes_of_candidates(elites: Sequence[Evaluations], n_evals: int) -> np.ndarray:
+def _episodes_of_candidates(elites: Evaluations | None, n_evals: int) -> np.ndarray:
     """Episodes that each candidate for elite has played: float64[candidates]."""
-    played = [np.full(len(each.fitness) // n_evals, n_evals * each.episodes) for each in elites]
-    return np.concatenate([*played, np.zeros(0)]) if played else np.zeros(1)
+    if elites is None:
+        return np.zeros(1)
+    return np.full(len(elites.fitness) // n_evals, float(n_evals * elites.episodes))
 
 
 def _episodes_of_workers(told: Sequence[Evaluations]) -> np.ndarray:

@@ -1,4 +1,15 @@
-"""The survivors of a generation, as a NumPy file that needs no pickle."""
+"""The survivors of a generation, as a NumPy file that needs no pickle.
+
+It is read back without this program, too; here the file is one that a run with ``-F`` has left:
+
+    import numpy as np
+
+    d = np.load("Generation_12.npz")  # allow_pickle=False, as always
+    best_score = d["scores"][-1]  # scores ascend: the best survivor is last
+    best_genes = d["genes"][-1]  # its genome, int64[longest] ...
+    best_genome = best_genes[: d["lengths"][-1]].tolist()  # ... without the -1 behind it
+    elite_genome = d["genes"][d["order"][0]]  # whose score is the mean of fresh episodes
+"""
 
 import io
 import re
@@ -23,15 +34,20 @@ class Survivors:
     """Who survived a generation, by ascending score: the best is last.
 
     In the file, which ``np.load`` opens, these are the arrays ``scores``, float64[n], ``genes``,
-    int64[n, longest], with -1 behind shorter genomes, ``lengths``, int64[n], ``elite``, ``sigma``
-    and ``noise``.
+    int64[n, longest], with -1 behind shorter genomes, ``lengths`` and ``order``, int64[n],
+    ``sigma`` and ``noise``.
     """
 
     scores: tuple[float, ...]  # of a child its mean return; of a champion over fresh episodes
     genomes: tuple[Genome, ...]
-    elite: int  # the row of the one whose score was earned on fresh episodes
+    order: tuple[int, ...]  # the rows as the algorithm ranks them: champions first
     sigma: float  # of the mutations
     noise: str  # fingerprint of the table that the indices point into
+
+    @property
+    def elite(self) -> Genome:
+        """The first champion: its score was earned on fresh episodes, after generation 0."""
+        return self.genomes[self.order[0]]
 
     def to_bytes(self) -> bytes:
         """The content of the file."""
@@ -45,7 +61,7 @@ class Survivors:
             scores=np.array(self.scores, np.float64),
             genes=genes,
             lengths=lengths,
-            elite=np.array(self.elite),
+            order=np.array(self.order, np.int64),
             sigma=np.array(self.sigma),
             noise=np.array(self.noise),
         )
@@ -87,12 +103,14 @@ def read_survivors(source: Path | bytes, name: str = "") -> Survivors:
         with np.load(file, allow_pickle=False) as found:
             scores, genes, lengths = found["scores"], found["genes"], found["lengths"]
             genomes = tuple(map(genome_of, genes))
-            elite, sigma, noise = int(found["elite"]), float(found["sigma"]), str(found["noise"])
+            order = tuple(found["order"].tolist())
+            sigma, noise = float(found["sigma"]), str(found["noise"])
     except FileNotFoundError as error:
         raise SurvivorsError(f"{name}: no such file") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise SurvivorsError(f"{name} holds no survivors of a generation: {reason}") from error
-    if [len(each) for each in genomes] != lengths.tolist() or len(genomes) != len(scores):
+    rows = list(range(len(scores)))
+    if [len(each) for each in genomes] != lengths.tolist() or sorted(order) != rows:
         raise SurvivorsError(f"{name} holds no survivors of a generation: its rows do not fit")
-    return Survivors(tuple(scores.tolist()), genomes, elite, sigma, noise)
+    return Survivors(tuple(scores.tolist()), genomes, order, sigma, noise)

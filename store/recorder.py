@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from store.observer import SpoolingObserver
-from store.results import RESULTS, Result, ResultsFile
+from store.results import RESULTS, Listing, Result, ResultsFile
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +80,11 @@ class SacredRecorder:
         self._run.info["policies"] = state["policies"]
         if self._results:
             self._results.restore(state["results"])
+
+    def list_as(self, listing: Listing) -> None:
+        """Write evaluations down in another way; to be said before the first generation."""
+        if self._results:
+            self._results.listing = listing
 
     def is_due(self, number: int) -> bool:
         """True for the generations whose theta is saved."""

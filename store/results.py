@@ -5,9 +5,9 @@ import io
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,6 +31,28 @@ class Result(NamedTuple):
     valid: bool  # False: it came twice or too late, and was not used
 
 
+class Listing(Protocol):
+    """How evaluations are written down."""
+
+    columns: Sequence[str]
+
+    def cells(self, result: Result) -> Sequence[object]:
+        """What stands in the columns."""
+
+
+class PlainListing:
+    """As few digits of the fitness as tell it from its neighbours; microseconds."""
+
+    columns: Sequence[str] = Result._fields
+
+    def cells(self, result: Result) -> Sequence[object]:
+        """See ``Listing``."""
+        cells: dict[str, object] = result._asdict()
+        cells["fitness"] = str(np.float32(result.fitness))
+        cells |= {name: f"{cells[name]:.6f}" for name in ("seconds", "finished")}
+        return list(cells.values())
+
+
 MOST_HELD = 16 << 20  # bytes that wait in memory while the disk is full
 
 
@@ -39,6 +61,7 @@ class ResultsFile:
 
     def __init__(self, folder: Path | None) -> None:
         """Write into ``folder``, where a run that goes on finds it again; None: a temporary one."""
+        self.listing: Listing = PlainListing()  # may be changed until the first line is written
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._path: Path | None = None  # of the file, once it is as it should be
@@ -56,7 +79,7 @@ class ResultsFile:
 
     def write(self, results: Iterable[Result]) -> None:
         """Add lines; a process that is killed afterwards has not lost what the disk has taken."""
-        self._waiting += _lines(map(_cells, results))
+        self._waiting += _lines(map(self.listing.cells, results))
         try:
             self._path = self._path or self._begin()
             self._append(self._path, self._waiting)
@@ -86,7 +109,7 @@ class ResultsFile:
         self._size = min(there, self._size)
         os.truncate(path, self._size)
         if not self._size:
-            self._append(path, _lines([Result._fields]))
+            self._append(path, _lines([self.listing.columns]))
         return path
 
     def _keep(self, error: OSError) -> None:
@@ -114,11 +137,3 @@ def _lines(rows: Iterable[Iterable[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode(errors="replace")
-
-
-def _cells(result: Result) -> list[object]:
-    """As few digits of the fitness as tell it from its neighbours; microseconds."""
-    cells: dict[str, object] = result._asdict()
-    cells["fitness"] = str(np.float32(result.fitness))
-    cells |= {name: f"{cells[name]:.6f}" for name in ("seconds", "finished")}
-    return list(cells.values())

@@ -129,7 +129,7 @@ def test_a109_many_runs_with_a_running_mean(
     words = "evaluate", run.info["EliteGenome"], "--runs", 30, "--seed", 5
     output = genome(*words)
     assert run.info["theta sha256"] in output
-    running = re.findall(r"episodes (\d+)  mean (\d+\.\d+)", output)
+    running = re.findall(r"episodes (\d+)  mean (\S+) ± \d", output)
     assert [int(count) for count, _ in running] == list(range(3, 31, 3))
     (found,) = re.findall(r"^30 episodes .*mean (\S+) ± (\S+) \(95 %", output, re.M)
     assert found[0] == running[-1][1]

@@ -1,7 +1,9 @@
 """The survivors of each generation as NumPy files, and what a generation's metrics say of it."""
 
 import io
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from pymongo.database import Database
 from stored import run_stored
 from test_resume import Runs, digest, runs  # noqa: F401 (a fixture)
 
+import ga.survivors
 from ga.experiment import ex
 from ga.genome_text import GenomeText
 from ga.survivors import Survivors, SurvivorsError, genome_of, read_survivors
@@ -30,7 +33,7 @@ METRICS = {
     *("WorkerEpsMed", "WorkerEpsMin", "ResultsSkippedFrac", "TimeElapsedThisIter", "TimeElapsed"),
 }
 OF_ELITES = {name for name in METRICS if name.startswith(("EliteRet", "EliteLen", "EvalMean"))}
-UNEVEN = Survivors((-2.0, 1.0, 3.5), ((7,), (5, 6, 0), (9, 2)), 1, 0.1, "0123456789abcdef")
+UNEVEN = Survivors((-2.0, 1.0, 3.5), ((7,), (5, 6, 0), (9, 2)), (1, 2, 0), 0.1, "0123456789abcdef")
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +53,27 @@ def test_a040_genomes_of_any_length_need_no_pickle(tmp_path: Path) -> None:
         assert found["scores"].tolist() == [-2.0, 1.0, 3.5]
         assert found["genes"].tolist() == [[7, -1, -1], [5, 6, 0], [9, 2, -1]]
         assert found["lengths"].tolist() == [1, 3, 2]
+        assert found["order"].tolist() == [1, 2, 0]
         assert (found["scores"].dtype, found["genes"].dtype) == (np.float64, np.int64)
         assert genome_of(found["genes"][-1]) == (9, 2)
     assert read_survivors(tmp_path / "file.npz") == UNEVEN
-    assert UNEVEN.ranked(1) == (9, 2)
+    assert (UNEVEN.elite, UNEVEN.ranked(1)) == ((5, 6, 0), (9, 2))
     with pytest.raises(SurvivorsError, match="rank 4: 3 survivors"):
         UNEVEN.ranked(4)
+
+
+def test_a040_the_example_of_how_to_read_a_file_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Generation_12.npz").write_bytes(UNEVEN.to_bytes())
+    example = textwrap.dedent(str(ga.survivors.__doc__).partition("left:\n\n")[2])
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["best_score"] == 3.5
+    assert genome_of(names["best_genes"]) == (9, 2)
+    assert names["best_genome"] == [9, 2]
+    assert names["elite_genome"].tolist() == [5, 6, 0]
 
 
 def test_a_file_of_something_else_is_told(tmp_path: Path) -> None:
@@ -72,16 +90,16 @@ def test_a_file_of_something_else_is_told(tmp_path: Path) -> None:
 def test_a040_each_generation_is_kept_with_the_best_last(run: RunReader) -> None:
     kept = files(run)
     assert set(kept) == {f"Generation_{number}.npz" for number in range(5)}
-    best = run.metric("elite score").values
+    chosen = run.metric("EvalMeanMax").values
     for number in range(5):
         found = read_survivors(kept[f"Generation_{number}.npz"])
         assert len(found.genomes) == 6
         assert list(found.scores) == sorted(found.scores)
-        assert found.scores[found.elite] == best[number]
+        assert number == 0 or found.scores[found.order[0]] == chosen[number]
         assert {len(each) for each in found.genomes} <= set(range(1, number + 2))
     lengths = run.metric("genome indices").values
-    assert len(found.genomes[found.elite]) == lengths[-1]
-    assert GenomeText.parse(run.info["EliteGenome"]).genome == found.genomes[found.elite]
+    assert len(found.elite) == lengths[-1]
+    assert GenomeText.parse(run.info["EliteGenome"]).genome == found.elite
 
 
 @pytest.mark.parametrize(
@@ -105,7 +123,7 @@ def test_a100_ga_dists_metrics_have_one_value_per_generation(run: RunReader) -> 
     assert frame["TimestepsSoFar"].tolist() == frame["total sim steps"].tolist()
     assert frame["WorkerEpsMax"].tolist() == [40, *[40 + 3 * 4 * 2] * 4]
     assert frame["UniqueWorkersFrac"].eq(1).all()
-    assert (frame["EliteRetMean"][1:] == frame["EvalMeanMax"][1:]).all()
+    assert (frame["EliteRetMean"][1:] <= frame["EvalMeanMax"][1:]).all()
     for name in ("EliteRet", "MutRet", "MutLen", "EvalMean"):
         assert not (frame[f"{name}Min"] > frame[f"{name}Med"]).any()
         assert not (frame[f"{name}Med"] > frame[f"{name}Max"]).any()

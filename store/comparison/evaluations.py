@@ -12,6 +12,11 @@ from store.results import RESULTS, Result
 if TYPE_CHECKING:
     import pandas as pd
 
+# Columns of genetic algorithms, under ga-dist's names, by their names in store.results.
+OF_GENOMES = {
+    **{"worker_gen": "generation", "worker_id": "worker", "ret": "fitness", "n_steps": "steps"},
+    **{"n_seconds": "seconds", "finish_time": "finished", "is_valid": "valid"},
+}
 FINAL = "final"  # instead of a generation: the last theta's own evaluation
 
 
@@ -28,7 +33,8 @@ def read_results(run: RunReader) -> "pd.DataFrame":
         raise ReadError(f"run {run.id} has no {RESULTS} yet: it is stored when the run ends")
     if artifact is None:
         raise ReadError(f"run {run.id} has no {RESULTS}: say log_evaluations=True when you run it")
-    found = pd.read_csv(io.BytesIO(run.load(artifact)))
+    found = pd.read_csv(io.BytesIO(run.load(artifact)), dtype={"noise_list": str})
+    found = found.rename(columns=OF_GENOMES)
     if missing := set(Result._fields) - set(found.columns):
         raise ReadError(f"run {run.id}: {RESULTS} has no column {', '.join(sorted(missing))}")
     return found.assign(length=found["steps"] / found["episodes"])
