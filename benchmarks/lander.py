@@ -11,6 +11,7 @@ on 100 fresh episodes is noted as well.
 
 import functools
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from common import Row, cpu_seconds, machine, parser, show, write_json
 from crew import named_config, redis_workers
 
 from es.experiment import make_strategy
+from evolution.limits import Limits
 from evolution.loop import History, assess, evolve
 from evolution.problem import problem_of
 from evolution.seeding import Seeding
@@ -88,6 +90,7 @@ def run(name: str, seed: int, generations: int | None) -> Row:
             final = assess(theta, evaluator, number=number, episodes=FRESH, seeding=seeding)
             return final.fitness
 
+        limits = Limits(sys.maxsize, settings.stop_fitness)
         for generation in evolve(
             strategy,
             evaluator,
@@ -103,7 +106,7 @@ def run(name: str, seed: int, generations: int | None) -> Row:
                 wall, cpu = meter.read()
                 if meter.without(functools.partial(mean, theta, number)) >= GOAL:
                     reached = _cost("to_200", number, steps, wall, cpu)
-            if history.has_reached(settings.stop_fitness) and not stopped:
+            if history.has_ended(limits) and not stopped:
                 wall, cpu = meter.read()
                 at_stop = meter.without(functools.partial(mean, strategy.theta, number + 1))
                 stopped = _cost("to_stop", number + 1, steps, wall, cpu)

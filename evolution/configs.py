@@ -47,6 +47,8 @@ def workers():
 def end():
     num_generations = 1000
     stop_fitness = None  # stop when "current fitness", averaged over 10 generations, reaches it
+    n_tsteps = None  # stop after the generation in which the environment steps reach it, in all
+    max_hours = None  # stop after the generation in which the hours at work reach it
 
 
 def noise():

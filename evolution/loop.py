@@ -10,7 +10,9 @@ import numpy as np
 
 from evolution.answers import HERE, Answer
 from evolution.evaluation import Evaluations, Evaluator, Part
+from evolution.limits import Limits
 from evolution.population import Population, Repeated, from_fields, to_fields
+from evolution.rounds import Rounds, training_parts
 from evolution.seeding import Seeding
 from evolution.strategy import Strategy
 from store.results import Result
@@ -101,12 +103,8 @@ class Asked:
         self, roles: Sequence[str], episodes: int, eval_episodes: int, seeding: Seeding
     ) -> list[Part]:
         """What is evaluated: the candidates, and theta itself."""
-        parts = [
-            Part(
-                each, seeding.training(self.number, len(each) // each.group, episodes, which), role
-            )
-            for which, (each, role) in enumerate(zip(self.populations, roles, strict=False))
-        ]
+        named = zip(roles, self.populations, strict=False)
+        parts = training_parts(self.number, list(named), episodes, seeding)
         theta = Repeated(self.theta, eval_episodes)
         return [*parts, Part(theta, seeding.evaluation(self.number, eval_episodes), THETA)]
 
@@ -131,6 +129,7 @@ class History:
         self.began = time.monotonic()  # or would have, had it been at work without a break
         self._workers_seconds, self._head_began = 0.0, time.process_time()
         self.asked: list[Asked] = []  # generations whose evaluation has begun, the oldest first
+        self.ended_by: str | None = None  # which limit, when it has ended
 
     @property
     def elapsed(self) -> float:
@@ -146,16 +145,35 @@ class History:
         """Add the workers' part; what this process evaluates itself is in its CPU time."""
         self._workers_seconds += sum(a.cpu_seconds for a in answers if a.worker != HERE)
 
+    def times(self, seconds: float) -> dict[str, float]:
+        """What a generation took, and all so far."""
+        return {
+            "time per gen": seconds,
+            "total time elapsed": self.elapsed,
+            "total core-seconds": self.core_seconds,
+        }
+
     def ask(self, strategy: Strategy, seeding: Seeding, last: int) -> None:
         """Ask the generations up to ``last`` that have not been asked."""
         for number in range(self.next_generation + len(self.asked), last + 1):
             populations = strategy.ask(seeding.ask(number))
             self.asked.append(Asked(number, strategy.theta, list(populations)))
 
-    def has_reached(self, goal: float | None) -> bool:
-        """True if "current fitness", averaged over the last 10 generations, is at the goal."""
+    def close(self, fitness: float) -> None:
+        """A generation is over; this was the fitness of the theta from which it was asked."""
+        self.recent.append(fitness)
+        self.next_generation += 1
+
+    def has_ended(self, limits: Limits) -> bool:
+        """True if a limit is reached; ``ended_by`` then says which."""
         full = len(self.recent) == STOP_WINDOW
-        return goal is not None and full and bool(np.mean(self.recent) >= goal)
+        self.ended_by = limits.reached(
+            generations=self.next_generation,
+            fitness=float(np.mean(self.recent)) if full else None,
+            steps=self.steps,
+            seconds=self.elapsed,
+        )
+        return self.ended_by is not None
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
@@ -190,6 +208,8 @@ def evolve(
     eval_episodes: int,
     seeding: Seeding,
     stop_fitness: float | None = None,
+    max_steps: int | None = None,
+    max_hours: float | None = None,
     history: History | None = None,
     overlap: int = 0,
 ) -> Iterator[Generation]:
@@ -201,6 +221,8 @@ def evolve(
         episodes: played by each candidate; their mean return is its fitness.
         eval_episodes: played by theta itself beside its population.
         stop_fitness: end when "current fitness", averaged over the last 10 generations, is there.
+        max_steps: end when the environment has made so many steps in all.
+        max_hours: end when the run has been at work for so long.
         history: of a run that goes on; kept up to date, so that with the strategy's state it says
             at every yield how to go on.
         overlap: so many further generations are asked before a generation is told, so that workers
@@ -208,32 +230,30 @@ def evolve(
             on who works.
     """
     history = history or History()
-    submitted = 0  # of those that are asked
-    while history.next_generation < generations and not history.has_reached(stop_fitness):
+    limits, submitted = Limits(generations, stop_fitness, max_steps, max_hours), 0
+    rounds = Rounds(strategy, evaluator, episodes, seeding)
+    while not history.has_ended(limits):
         started = time.monotonic()
         history.ask(strategy, seeding, min(history.next_generation + overlap, generations - 1))
         for asked in history.asked[submitted:]:
             evaluator.submit(asked.task(strategy.roles, episodes, eval_episodes, seeding))
-        *told, current = evaluator.gather()
         asked = history.asked.pop(0)
         submitted = len(history.asked)
-        history.count_work(answers := evaluator.answers())
-        diagnostics = strategy.tell(asked.populations, told)
+        seen = rounds.gather(asked.number, asked.populations, submitted)
+        history.count_work(seen.answers)
+        diagnostics = strategy.tell(seen.populations, seen.told)
         seconds = time.monotonic() - started
         metrics = {
             "gen": float(asked.number),
-            **_metrics(asked.theta, told, current, history),
-            **evaluator.metrics(),
+            **_metrics(asked.theta, seen.by_role(), seen.current, history),
+            **seen.metrics,
             **diagnostics,
-            "steps/s": _steps(*told, current) / max(seconds, 1e-9),
-            "time per gen": seconds,
-            "total time elapsed": history.elapsed,
-            "total core-seconds": history.core_seconds,
+            "steps/s": _steps(*seen.told, seen.current) / max(seconds, 1e-9),
+            **history.times(seconds),
         }
-        history.recent.append(metrics["current fitness"])
-        history.next_generation += 1
-        generation = asked.number, asked.theta, told[0], current, metrics
-        yield Generation(*generation, answers, history.began)
+        history.close(metrics["current fitness"])
+        shown = seen.current, metrics, seen.answers, history.began
+        yield Generation(asked.number, asked.theta, seen.by_role()[0], *shown)
     evaluator.discard()  # what was asked for generations that will not be
 
 

@@ -113,6 +113,8 @@ class Session:
             eval_episodes=settings.eval_episodes,
             seeding=self._seeding,
             stop_fitness=settings.stop_fitness,
+            max_steps=settings.n_tsteps,
+            max_hours=settings.max_hours,
             history=self._history,
             overlap=settings.overlap,
         )
@@ -138,5 +140,7 @@ class Session:
         )
         digest = self._recorder.finish(final)
         self._progress.close()
-        sys.stdout.write(f"{final.sentence()}\ntheta sha256 {digest}\n")
+        ended_by = self._run.info["ended by"] = self._history.ended_by
+        said = f"ended by {ended_by}", final.sentence(), f"theta sha256 {digest}"
+        sys.stdout.write("\n".join([*said, ""]))
         return final.fitness

@@ -22,6 +22,8 @@ class RunSettings:
     final_episodes: int
     num_serializations: int
     stop_fitness: float | None
+    n_tsteps: int | None
+    max_hours: float | None
     checkpoint_every: float
     evaluator: str
     redis: str | None
@@ -65,8 +67,7 @@ class RunSettings:
         number("audit", values["audit"])
         if values["audit"] > 1:
             raise ValueError(f"audit={values['audit']}: must be a share, from 0 to 1")
-        if values["stop_fitness"] is not None:
-            number("stop_fitness", values["stop_fitness"], least=None)
+        _check_limits(values)
         settings = cls(**values)
         settings.seeding()
         return settings
@@ -81,6 +82,16 @@ class RunSettings:
     def serialization_period(self) -> int:
         """Generations from one saved policy to the next."""
         return max(self.num_generations // self.num_serializations, 1)
+
+
+def _check_limits(values: Mapping[str, Any]) -> None:
+    """Those that may be None: no limit."""
+    if values["stop_fitness"] is not None:
+        number("stop_fitness", values["stop_fitness"], least=None)
+    if values["n_tsteps"] is not None:
+        whole_number("n_tsteps", values["n_tsteps"], 1)
+    if values["max_hours"] is not None:
+        above_zero("max_hours", values["max_hours"])
 
 
 def whole_number(name: str, value: Any, least: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from es.openai_es import OpenAIES
 from evolution.answers import Answer
 from evolution.evaluation import Evaluations, Evaluator, LocalEvaluator, Part, split
-from evolution.loop import STOP_WINDOW, Generation, assess, confidence_interval, evolve
+from evolution.loop import STOP_WINDOW, Generation, History, assess, confidence_interval, evolve
 from evolution.noise import NoiseTable
 from evolution.population import Mirrored, Repeated
 from evolution.problem import choose_problem
@@ -332,3 +332,42 @@ def test_the_loop_uses_the_seeds_of_its_generation() -> None:
     for generation, (population, itself) in enumerate(evaluator.tasks):
         assert np.array_equal(population.env_seeds, seeding.training(generation, 2, 4))
         assert np.array_equal(itself.env_seeds, seeding.evaluation(generation, 2))
+
+
+# --- the end
+
+
+def ended_by(**limits: Any) -> tuple[int, str | None]:
+    """How many generations of 120 steps a run has, and what it says of its end."""
+    answers = (([g] * 6, [20] * 6, [1] * 6, [1] * 6) for g in count())
+    history = History()
+    generations = limits.pop("generations", 30)
+    done = run(Scripted(answers), generations, history=history, **limits)
+    return len(done), history.ended_by
+
+
+def test_a036_what_is_reached_first_ends_a_run() -> None:
+    assert ended_by(generations=7) == (7, "num_generations=7")
+    assert ended_by(max_steps=601) == (6, "n_tsteps=601, with 720 steps")
+    assert ended_by(max_steps=600) == (5, "n_tsteps=600, with 600 steps")
+    assert ended_by(max_steps=600, generations=4) == (4, "num_generations=4")
+    assert ended_by(stop_fitness=4.5) == (10, "stop_fitness=4.5, with 4.50")
+    number, words = ended_by(max_hours=1e-9)
+    assert number == 0
+    assert words is not None
+    assert words.startswith("max_hours=1e-09, after ")
+
+
+def test_a036_steps_and_hours_are_counted_over_all_sittings() -> None:
+    def play(history: History, most: int, **limits: Any) -> int:
+        answers = (([1] * 6, [20] * 6, [1] * 6, [1] * 6) for _ in count())
+        return len(run(Scripted(answers), most, history=history, **limits))
+
+    first, second = History(), History()
+    assert play(first, 3, max_steps=600) == 3
+    second.restore(first.state())
+    assert play(second, 100, max_steps=600) == 2
+    third = History()
+    third.restore(first.state() | {"elapsed": 7200.0})
+    assert play(third, 100, max_hours=2) == 0
+    assert third.ended_by == "max_hours=2, after 2 hours"

@@ -21,6 +21,8 @@ CONFIG: dict[str, Any] = {
     "final_episodes": 100,
     "num_serializations": 10,
     "stop_fitness": None,
+    "n_tsteps": None,
+    "max_hours": None,
     "evaluator": "local",
     "redis": None,
     "local": True,
@@ -103,6 +105,7 @@ def test_whole_numbers_have_a_least_value(name: str) -> None:
         ("min_task_runtime", (0, 0.5), (-0.1, "0.1", None, False, float("nan"))),
         ("checkpoint_every", (0, 0.5), (-0.1, "0.1", None, False, float("nan"))),
         ("stop_fitness", (None, -300, 0.5), ("200", True, float("nan"))),
+        ("max_hours", (None, 2, 0.5), ("2", True, -1, float("nan"))),
     ],
 )
 def test_numbers_are_numbers(name: str, right: tuple, wrong: tuple) -> None:
@@ -111,6 +114,13 @@ def test_numbers_are_numbers(name: str, right: tuple, wrong: tuple) -> None:
     for value in wrong:
         with pytest.raises(ValueError, match=f"^{name}=.*: must be a number"):
             RunSettings.from_config(CONFIG | {name: value})
+
+
+def test_a036_limits_are_above_zero() -> None:
+    assert RunSettings.from_config(CONFIG | {"n_tsteps": 10_000_000}).n_tsteps == 10_000_000
+    for name, wrong in (("n_tsteps", 0), ("n_tsteps", 1e6), ("max_hours", 0)):
+        with pytest.raises(ValueError, match=f"^{name}={wrong}: must be"):
+            RunSettings.from_config(CONFIG | {name: wrong})
 
 
 def test_a_share_is_at_most_one() -> None:
