@@ -11,10 +11,16 @@ import numpy as np
 from evolution.answers import HERE, Answer
 from evolution.evaluation import Evaluations, Evaluator, Part
 from evolution.limits import Limits
-from evolution.population import Population, Repeated, from_fields, to_fields
+from evolution.population import (
+    Lineages,
+    Population,
+    Repeated,
+    from_fields,
+    to_fields,
+)
 from evolution.rounds import Rounds, training_parts
 from evolution.seeding import Seeding
-from evolution.strategy import Strategy
+from evolution.strategy import DescribesItself, Strategy
 from store.results import Result
 
 THETA = "theta"  # how its own evaluations are called in the list of results
@@ -98,6 +104,7 @@ class Asked:
     number: int
     theta: np.ndarray  # float32[dim], from which they were asked
     populations: list[Population]
+    described: Population | None = None  # theta in fewer bytes, if there are
 
     def task(
         self, roles: Sequence[str], episodes: int, eval_episodes: int, seeding: Seeding
@@ -105,18 +112,24 @@ class Asked:
         """What is evaluated: the candidates, and theta itself."""
         named = zip(roles, self.populations, strict=False)
         parts = training_parts(self.number, list(named), episodes, seeding)
-        theta = Repeated(self.theta, eval_episodes)
+        theta: Population = Repeated(self.theta, eval_episodes)
+        if isinstance(self.described, Lineages):
+            theta = self.described.repeated(eval_episodes)
         return [*parts, Part(theta, seeding.evaluation(self.number, eval_episodes), THETA)]
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
         populations = [to_fields(each) for each in self.populations]
-        return {"number": self.number, "theta": self.theta, "populations": populations}
+        described = to_fields(self.described) if self.described is not None else None
+        own = {"number": self.number, "theta": self.theta, "described": described}
+        return {**own, "populations": populations}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Asked":
         populations = [from_fields(each) for each in state["populations"]]
-        return cls(state["number"], state["theta"], populations)
+        described = state.get("described")
+        short = from_fields(described) if described else None
+        return cls(state["number"], state["theta"], populations, short)
 
 
 class History:
@@ -157,7 +170,8 @@ class History:
         """Ask the generations up to ``last`` that have not been asked."""
         for number in range(self.next_generation + len(self.asked), last + 1):
             populations = strategy.ask(seeding.ask(number))
-            self.asked.append(Asked(number, strategy.theta, list(populations)))
+            short = strategy.described() if isinstance(strategy, DescribesItself) else None
+            self.asked.append(Asked(number, strategy.theta, list(populations), short))
 
     def close(self, fitness: float) -> None:
         """A generation is over; this was the fitness of the theta from which it was asked."""

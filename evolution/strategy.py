@@ -64,3 +64,11 @@ class AsksAgain(Protocol):
             evaluations: of each of them.
             rng: this round's own generator.
         """
+
+
+@runtime_checkable
+class DescribesItself(Protocol):
+    """A strategy that can say its ``theta`` in fewer bytes than that has."""
+
+    def described(self) -> Population | None:
+        """A population of one row, which is ``theta`` to the last bit; None: not yet."""

@@ -109,6 +109,12 @@ class DeepGA:
             return np.zeros(self._dim, np.float32)
         return self._decoder.write(self.elite.genome, self._shapes, self._sigma).copy()
 
+    def described(self) -> Lineages | None:
+        """See ``DescribesItself``."""
+        if self.elite is None:
+            return None
+        return self._lineages([self.elite.genome], np.zeros(1), np.full(1, -1))
+
     def ask(self, rng: np.random.Generator) -> list[Lineages]:
         mutations = self._decoder.noise.sample(rng, self._pop_size, self._dim)
         if not self._survivors:

@@ -1,5 +1,6 @@
 """Deep genetic algorithms: genomes, selection, and elites that earn their place."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,12 +11,13 @@ import pytest
 
 from evolution.decoder import Decoder
 from evolution.evaluation import Evaluations, LocalEvaluator
-from evolution.loop import evolve
+from evolution.loop import Asked, History, evolve
 from evolution.noise import NoiseTable
 from evolution.population import Lineages
 from evolution.problem import choose_problem
 from evolution.seeding import Seeding
 from ga.deep_ga import DeepGA, best_first
+from store.checkpoint import decoded, encoded
 
 SHAPES = np.array([[4, 5], [4, 0], [2, 4], [2, 0]])  # 5 inputs, 4 hidden units, 2 outputs
 DIM = 34
@@ -275,6 +277,27 @@ def test_a_run_repeats_and_goes_on_from_its_state(noise: NoiseTable) -> None:
         (got, *_) = third.ask(np.random.default_rng(0))
         assert got.parents.tobytes() == expected.parents.tobytes()
         assert third.theta.tobytes() == first.theta.tobytes()
+
+
+def test_a030_no_task_holds_a_written_network(noise: NoiseTable) -> None:
+    """The elite, too, travels as indices; it is what ``theta`` is, also after a checkpoint."""
+    problem = choose_problem(
+        env_name="Sphere-v0", policy_kwargs={"hidden_sizes": [], "output_activation": "none"}
+    )
+    ga, history, decoder = DeepGA(shapes_of(problem), noise, **SETTINGS), History(), Decoder(noise)
+    with LocalEvaluator(problem, noise) as evaluator:
+        how: dict[str, Any] = {"episodes": 1, "eval_episodes": 3, "seeding": Seeding(11)}
+        run = evolve(ga, evaluator, generations=9, history=history, overlap=2, **how)
+        for generation in itertools.islice(run, 5):
+            asked = history.asked[-1]
+            state = decoded(encoded(asked.state()), "it")
+            for each in (asked, Asked.restored(state)):
+                part = each.task(ga.roles, 1, 3, Seeding(11))[-1]
+                assert part.role == "theta"
+                assert isinstance(part.population, Lineages) == (generation.number > 0)
+                assert len(part.population) == 3
+                for theta in part.population.thetas(range(3), decoder):
+                    assert theta.tobytes() == asked.theta.tobytes()
 
 
 def test_the_sphere_gets_better(noise: NoiseTable) -> None:
