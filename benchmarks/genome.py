@@ -133,8 +133,8 @@ class Generation:
     def warm(self) -> float:
         """A worker's share of the next task; returns how many candidates that is."""
         told = self._tasks.pop()
-        for start in range(0, len(told), CHILDREN):
-            told.thetas(range(start, start + CHILDREN), self._worker)
+        for row in range(len(told)):
+            told.thetas([row], self._worker)
         return len(told)
 
     def cold(self) -> float:

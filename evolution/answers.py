@@ -20,6 +20,7 @@ class PartShape:
     pieces: int
     group: int  # candidates in each piece
     episodes: int  # played by each candidate
+    first: int = 0  # number of the first of them among those of its role
 
 
 class Layout:
@@ -64,9 +65,10 @@ class Layout:
         return itertools.chain.from_iterable(range(*ends) for _, ends in by_length)
 
     def place(self, row: int) -> tuple[PartShape, int]:
-        """The part of a row, and the candidate's number in that part."""
+        """The part of a row, and the candidate's number among those of that role."""
         part = bisect.bisect_right(self._ends, row)
-        return self.shapes[part], row - (self._ends[part - 1] if part else 0)
+        shape = self.shapes[part]
+        return shape, shape.first + row - (self._ends[part - 1] if part else 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ class Part:
     population: Population
     env_seeds: np.ndarray  # int64[pieces, episodes]
     role: str = "candidate"  # what they are called in the list of results
+    first: int = 0  # number of the first of them there
 
     def __post_init__(self) -> None:
         if self.env_seeds.ndim != 2 or len(self.env_seeds) != self.pieces:
@@ -43,7 +44,7 @@ class Part:
     @property
     def shape(self) -> PartShape:
         group, episodes = self.population.group, self.env_seeds.shape[1]
-        return PartShape(self.role, self.pieces, group, episodes)
+        return PartShape(self.role, self.pieces, group, episodes, self.first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,17 @@ class Evaluations:
     worker: np.ndarray  # int64[candidates], who evaluated it; differs from run to run
     seconds: np.ndarray  # float32[candidates], that it took; differs from run to run
     episodes: int  # played by each candidate
+
+
+def joined(evaluations: Sequence[Evaluations]) -> Evaluations:
+    """Those of several populations whose candidates play equally many episodes, as of one."""
+    if len(evaluations) == 1:
+        return evaluations[0]
+    fitness, steps, worker, seconds = (
+        np.concatenate([getattr(each, name) for each in evaluations])
+        for name in ("fitness", "steps", "worker", "seconds")
+    )
+    return Evaluations(fitness, steps, worker, seconds, evaluations[0].episodes)
 
 
 def split(parts: Sequence[Part], *columns: np.ndarray) -> list[Evaluations]:

@@ -12,8 +12,9 @@ from evolution.answers import HERE, Answer
 from evolution.evaluation import Evaluations, Evaluator, Part
 from evolution.limits import Limits
 from evolution.population import Population, Repeated, from_fields, to_fields
+from evolution.rounds import Rounds, training_parts
 from evolution.seeding import Seeding
-from evolution.strategy import Strategy
+from evolution.strategy import DescribesItself, Strategy
 from store.results import Result
 
 THETA = "theta"  # how its own evaluations are called in the list of results
@@ -103,29 +104,32 @@ class Asked:
     number: int
     theta: np.ndarray  # float32[dim], from which they were asked
     populations: list[Population]
+    described: Population | None = None  # theta in fewer bytes, if there are
 
     def task(
         self, roles: Sequence[str], episodes: int, eval_episodes: int, seeding: Seeding
     ) -> list[Part]:
         """What is evaluated: the candidates, and theta itself."""
-        parts = [
-            Part(
-                each, seeding.training(self.number, len(each) // each.group, episodes, which), role
-            )
-            for which, (each, role) in enumerate(zip(self.populations, roles, strict=False))
-        ]
-        theta = Repeated(self.theta, eval_episodes)
+        named = zip(roles, self.populations, strict=False)
+        parts = training_parts(self.number, list(named), episodes, seeding)
+        theta: Population = Repeated(self.theta, eval_episodes)
+        if isinstance(self.described, Lineages):
+            theta = self.described.repeated(eval_episodes)
         return [*parts, Part(theta, seeding.evaluation(self.number, eval_episodes), THETA)]
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
         populations = [to_fields(each) for each in self.populations]
-        return {"number": self.number, "theta": self.theta, "populations": populations}
+        described = to_fields(self.described) if self.described is not None else None
+        own = {"number": self.number, "theta": self.theta, "described": described}
+        return {**own, "populations": populations}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Asked":
         populations = [from_fields(each) for each in state["populations"]]
-        return cls(state["number"], state["theta"], populations)
+        described = state.get("described")
+        short = from_fields(described) if described else None
+        return cls(state["number"], state["theta"], populations, short)
 
 
 class History:
@@ -155,11 +159,25 @@ class History:
         of_others = (a for a in answers if a.workers != [HERE])
         self._workers_seconds += sum(float(a.cpu_seconds.sum()) for a in of_others)
 
+    def times(self, seconds: float) -> dict[str, float]:
+        """What a generation took, and all so far."""
+        return {
+            "time per gen": seconds,
+            "total time elapsed": self.elapsed,
+            "total core-seconds": self.core_seconds,
+        }
+
     def ask(self, strategy: Strategy, seeding: Seeding, last: int) -> None:
         """Ask the generations up to ``last`` that have not been asked."""
         for number in range(self.next_generation + len(self.asked), last + 1):
             populations = strategy.ask(seeding.ask(number))
-            self.asked.append(Asked(number, strategy.theta, list(populations)))
+            short = strategy.described() if isinstance(strategy, DescribesItself) else None
+            self.asked.append(Asked(number, strategy.theta, list(populations), short))
+
+    def close(self, fitness: float) -> None:
+        """A generation is over; this was the fitness of the theta from which it was asked."""
+        self.recent.append(fitness)
+        self.next_generation += 1
 
     def has_ended(self, limits: Limits) -> bool:
         """True if a limit is reached; ``ended_by`` then says which."""
@@ -227,35 +245,30 @@ def evolve(
             on who works.
     """
     history = history or History()
-    limits = Limits(generations, stop_fitness, max_steps, max_hours)
-    submitted = 0  # of those that are asked
+    limits, submitted = Limits(generations, stop_fitness, max_steps, max_hours), 0
+    rounds = Rounds(strategy, evaluator, episodes, seeding)
     while not history.has_ended(limits):
         started = time.monotonic()
         history.ask(strategy, seeding, min(history.next_generation + overlap, generations - 1))
         for asked in history.asked[submitted:]:
             evaluator.submit(asked.task(strategy.roles, episodes, eval_episodes, seeding))
-        *told, current = evaluator.gather()
         asked = history.asked.pop(0)
         submitted = len(history.asked)
-        history.count_work(answers := evaluator.answers())
-        diagnostics = strategy.tell(asked.populations, told)
+        seen = rounds.gather(asked.number, asked.populations, submitted)
+        history.count_work(seen.answers)
+        diagnostics = strategy.tell(seen.populations, seen.told)
         seconds = time.monotonic() - started
         metrics = {
             "gen": float(asked.number),
-            **_metrics(asked.theta, told, current, history),
-            **evaluator.metrics(),
+            **_metrics(asked.theta, list(seen.by_role().values()), seen.current, history),
+            **seen.metrics,
             **diagnostics,
-            "steps/s": _steps(*told, current) / max(seconds, 1e-9),
-            "time per gen": seconds,
-            "total time elapsed": history.elapsed,
-            "total core-seconds": history.core_seconds,
+            "steps/s": _steps(*seen.told, seen.current) / max(seconds, 1e-9),
+            **history.times(seconds),
         }
-        history.recent.append(metrics["current fitness"])
-        history.next_generation += 1
-        named = list(zip(strategy.roles, asked.populations, strict=False))
-        by_role = {role: each for (role, _), each in zip(named, told, strict=True)}
-        generation = asked.number, asked.theta, by_role, current, metrics
-        yield Generation(*generation, answers, history.began, named)
+        history.close(metrics["current fitness"])
+        shown = seen.current, metrics, seen.answers, history.began, seen.named()
+        yield Generation(asked.number, asked.theta, seen.by_role(), *shown)
     evaluator.discard()  # what was asked for generations that will not be
 
 

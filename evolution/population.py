@@ -5,7 +5,7 @@ small code per candidate; whoever holds the noise table can write out any candid
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -131,6 +131,13 @@ class Lineages:
     def repeats(self) -> bool:
         """True if no row is mutated: these are parents that are evaluated again."""
         return bool((self.mutations < 0).all())
+
+    def repeated(self, copies: int) -> "Lineages":
+        """The first row so many times."""
+        parent_of, mutations = (
+            each[:1].repeat(copies) for each in (self.parent_of, self.mutations)
+        )
+        return replace(self, parent_of=parent_of, mutations=mutations)
 
     def parent(self, number: int) -> Genome:
         """The indices of a parent, after its anchor if it has one."""

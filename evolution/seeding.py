@@ -37,9 +37,9 @@ class Seeding:
         """For the first theta."""
         return self._generator(_INIT)
 
-    def ask(self, generation: int) -> np.random.Generator:
-        """For the candidates of a generation."""
-        return self._generator(_ASK, generation)
+    def ask(self, generation: int, again: int = 0) -> np.random.Generator:
+        """For the candidates of a generation; ``again``: how often it was asked before."""
+        return self._generator(_ASK, generation, again)
 
     def training(self, generation: int, pieces: int, episodes: int, which: int = 0) -> np.ndarray:
         """Environment seeds of a generation's populations: int64[pieces, episodes].

@@ -1,7 +1,7 @@
 """The one thing an algorithm must be: something you ask for candidates and tell results."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -43,3 +43,32 @@ class Strategy(Protocol):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a ``state``."""
+
+
+@runtime_checkable
+class AsksAgain(Protocol):
+    """A strategy that may want to see more before it is told how a generation was."""
+
+    def further(
+        self,
+        populations: Sequence[Population],
+        evaluations: Sequence[Evaluations],
+        rng: np.random.Generator,
+    ) -> Sequence[tuple[str, Population]]:
+        """More candidates of the same generation, with their role; none: it has seen enough.
+
+        They are asked as long as there are some, and told with those that were asked before them.
+
+        Args:
+            populations: all of this generation, those that ``further`` has asked included.
+            evaluations: of each of them.
+            rng: this round's own generator.
+        """
+
+
+@runtime_checkable
+class DescribesItself(Protocol):
+    """A strategy that can say its ``theta`` in fewer bytes than that has."""
+
+    def described(self) -> Population | None:
+        """A population of one row, which is ``theta`` to the last bit; None: not yet."""

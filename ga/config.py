@@ -14,7 +14,9 @@ from policy.base import Policy
 log = logging.getLogger(__name__)
 
 MACHINES = ("vm_count", "vm_cpus", "vm_mem")
-SIZES = ("pop_size", "n_parents", "champions", "n_elite_candidates", "n_evals")
+SIZES = ("pop_size", "n_parents", "champions", "n_elite_candidates", "n_evals", "n_reevals")
+MINIMA = ("episodes_per_batch", "timesteps_per_batch")
+AGAIN = ("reevaluate_top",)
 
 
 def checked_config(config: Mapping[str, Any]) -> tuple[RunSettings, Problem]:
@@ -25,6 +27,13 @@ def checked_config(config: Mapping[str, Any]) -> tuple[RunSettings, Problem]:
 def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:
     for name in SIZES:
         whole_number(name, config[name], 1)
+    for name in (*MINIMA, *AGAIN):
+        whole_number(name, config[name], 0)
+        if config[name] and config["overlap"]:
+            raise ValueError(
+                f"overlap={config['overlap']}, {name}={config[name]}: a generation that is asked"
+                " for more when some of it is known cannot be asked ahead; set one of them to 0"
+            )
     above_zero("sigma", config["sigma"])
     whole_number("count", config["count"], 1)
     for name in MACHINES:
@@ -33,11 +42,18 @@ def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:
             log.warning("%s=%s is for machines that are rented: no effect here", name, config[name])
     if not isinstance(config["save_generations"], bool):
         whole_number("save_generations", config["save_generations"], 1)
-    check_sizes(**{name: config[name] for name in SIZES})
+    check_sizes(**{name: config[name] for name in (*SIZES, *AGAIN)})
 
 
 def check_sizes(
-    *, pop_size: int, n_parents: int, champions: int, n_elite_candidates: int, n_evals: int
+    *,
+    pop_size: int,
+    n_parents: int,
+    champions: int,
+    n_elite_candidates: int,
+    n_evals: int,
+    reevaluate_top: int,
+    n_reevals: int,
 ) -> None:
     """Refuse sizes that do not fit together: ValueError, with what would."""
     if not 0 < champions < n_parents < pop_size:
@@ -52,6 +68,12 @@ def check_sizes(
         )
     if n_evals < 1:
         raise ValueError(f"n_evals={n_evals}: elites are evaluated once at least")
+    if not 0 <= reevaluate_top <= pop_size:
+        raise ValueError(
+            f"reevaluate_top={reevaluate_top}: choose from 0, for none, to pop_size={pop_size}"
+        )
+    if n_reevals < 1:
+        raise ValueError(f"n_reevals={n_reevals}: the best are evaluated once more at least")
 
 
 def tensor_shapes(policy: Policy) -> np.ndarray:

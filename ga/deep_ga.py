@@ -1,17 +1,21 @@
 """The genetic algorithm of Such et al. 2018, arXiv:1712.06567; elites have to earn their place."""
 
 import copy
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from evolution.decoder import Decoder, Genome, tensor_sizes
-from evolution.evaluation import Evaluations
+from evolution.evaluation import Evaluations, joined
+from evolution.loop import confidence_interval
 from evolution.noise import NoiseTable, check_room
 from evolution.population import Lineages, Population
 from ga.config import check_sizes
+
+BLOCKS = 4  # of a population: by how many children a generation grows that is too small
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,23 @@ class Individual:
     score: float  # of a child its mean return; of an elite the mean over fresh episodes
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A generation, by what its candidates are for."""
+
+    children: Lineages
+    told_children: Evaluations
+    elites: tuple[Lineages, Evaluations] | None
+    top: tuple[Lineages, Evaluations] | None  # the best children once more
+
+
 class DeepGA:
     """Truncation selection: children of the best are the best plus Gaussian noise (Algorithm 1).
 
     Each generation the candidates for elite, which are the champions and the best new survivors,
     are evaluated again on fresh episodes. The best of them are the champions: they are carried on
-    unmutated, and the first is the elite. A lucky score therefore lasts one generation.
+    unmutated, and the first is the elite. A lucky score therefore lasts one generation. What is
+    reported of an elite comes from the generation after the one that chose it.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("child", "elite")
@@ -43,6 +58,10 @@ class DeepGA:
         n_elite_candidates: int,
         n_evals: int,
         sigma: float,
+        episodes_per_batch: int = 0,
+        timesteps_per_batch: int = 0,
+        reevaluate_top: int = 0,
+        n_reevals: int = 1,
     ) -> None:
         """Begin with random ancestors.
 
@@ -54,6 +73,11 @@ class DeepGA:
             n_elite_candidates: survivors that are evaluated again.
             n_evals: times each of them plays a candidate's episodes.
             sigma: standard deviation of a mutation.
+            episodes_per_batch: episodes of a generation at least, those of elites included.
+            timesteps_per_batch: likewise steps of the environment.
+            reevaluate_top: of a generation's children so many, the best, play again before
+                survivors are chosen, …
+            n_reevals: … so many times a child's episodes, and are ranked by these alone.
         Raises:
             ValueError: sizes that do not fit together, with what would.
         """
@@ -63,7 +87,11 @@ class DeepGA:
             champions=champions,
             n_elite_candidates=n_elite_candidates,
             n_evals=n_evals,
+            reevaluate_top=reevaluate_top,
+            n_reevals=n_reevals,
         )
+        self._least = episodes_per_batch, timesteps_per_batch
+        self._reevaluate_top, self._n_reevals = reevaluate_top, n_reevals
         if not 0 < sigma < float("inf"):
             raise ValueError(f"sigma={sigma}: must be a positive number")
         self._shapes, self._sigma, self._decoder = shapes, sigma, Decoder(noise)
@@ -96,6 +124,12 @@ class DeepGA:
         """The parents of the next generation; champions first, then the others, best first."""
         return tuple(self._survivors)
 
+    def described(self) -> Lineages | None:
+        """See ``DescribesItself``."""
+        if self.elite is None:
+            return None
+        return self._lineages([self.elite.genome], np.zeros(1), np.full(1, -1))
+
     def ask(self, rng: np.random.Generator) -> list[Lineages]:
         mutations = self._decoder.noise.sample(rng, self._pop_size, self._dim)
         if not self._survivors:
@@ -120,29 +154,86 @@ class DeepGA:
             mutations=mutations.astype(np.int64),
         )
 
+    def further(
+        self,
+        populations: Sequence[Population],
+        evaluations: Sequence[Evaluations],
+        rng: np.random.Generator,
+    ) -> list[tuple[str, Population]]:
+        """Children until both minima hold; then the best of them again, if that is wanted."""
+        seen = self._sorted(populations, evaluations)
+        if missing := self._missing(evaluations, seen.told_children):
+            first = seen.children
+            mutations = self._decoder.noise.sample(rng, missing, self._dim)
+            parents = np.full(missing, -1)
+            if len(first.lengths):
+                parents = rng.integers(len(first.lengths), size=missing)
+            return [("child", replace(first, parent_of=parents, mutations=mutations))]
+        if self._reevaluate_top and seen.top is None:
+            order = best_first(seen.told_children.fitness, seen.children.mutations)
+            genomes = [seen.children.genome(row) for row in order[: self._reevaluate_top]]
+            rows = np.repeat(np.arange(len(genomes)), self._n_reevals)
+            return [("top", self._lineages(genomes, rows, np.full_like(rows, -1)))]
+        return []
+
+    def _missing(self, evaluations: Sequence[Evaluations], children: Evaluations) -> int:
+        """Children that are to be asked yet, in blocks: as many as those so far let expect."""
+        episodes = sum(len(each.fitness) * each.episodes for each in evaluations)
+        steps = sum(int(each.steps.sum()) for each in evaluations)
+        least_episodes, least_steps = self._least
+        missing = max(
+            (least_episodes - episodes) / children.episodes,
+            (least_steps - steps) / float(children.steps.mean()),
+        )
+        block = -(-self._pop_size // BLOCKS)
+        return max(math.ceil(missing / block), 0) * block
+
+    def _sorted(
+        self, populations: Sequence[Population], evaluations: Sequence[Evaluations]
+    ) -> "_Seen":
+        """What was asked, by what it is for: all children together, elites, the best children."""
+        children, again = list[tuple[Lineages, Evaluations]](), list[tuple[Lineages, Evaluations]]()
+        for population, told in zip(populations, evaluations, strict=True):
+            assert isinstance(population, Lineages)
+            (again if population.repeats else children).append((population, told))
+        first = children[0][0]
+        all_children = replace(
+            first,
+            parent_of=np.concatenate([each.parent_of for each, _ in children]),
+            mutations=np.concatenate([each.mutations for each, _ in children]),
+        )
+        had_elites = bool(again) and (not self._reevaluate_top or bool(self._survivors))
+        elites, top = (again[:1], again[1:]) if had_elites else ([], again)
+        told_children = joined([told for _, told in children])
+        return _Seen(all_children, told_children, next(iter(elites), None), next(iter(top), None))
+
     def tell(
         self, populations: Sequence[Population], evaluations: Sequence[Evaluations]
     ) -> dict[str, float]:
-        children, *elites = zip(populations, evaluations, strict=True)
-        champions = [ranked for pair in elites for ranked in self._rank_elites(*pair)]
+        seen = self._sorted(populations, evaluations)
+        champions = self._ranked(*seen.elites, self._n_evals) if seen.elites else []
         champions = champions[: self._champions]
         room = self._n_parents - len(champions)
-        self._survivors = champions + self._best_children(*children)[:room]
+        self._survivors = champions + self._best_children(seen)[:room]
         self.elite = self._survivors[0]
-        return measures(self.elite, evaluations, self._n_evals, self._n_parents)
+        elites = None if seen.elites is None else seen.elites[1]
+        return measures(self.elite, seen.told_children, elites, self._n_evals, self._n_parents)
 
-    def _rank_elites(self, population: Population, told: Evaluations) -> list[Individual]:
-        """The candidates by their mean over fresh episodes, best first."""
-        assert isinstance(population, Lineages)
-        means = told.fitness.astype(np.float64).reshape(-1, self._n_evals).mean(axis=1)
-        genomes = [population.genome(row * self._n_evals) for row in range(len(means))]
+    def _ranked(self, population: Lineages, told: Evaluations, times: int) -> list[Individual]:
+        """Genomes that were evaluated so often on fresh episodes, by their mean, best first."""
+        means = told.fitness.astype(np.float64).reshape(-1, times).mean(axis=1)
+        genomes = [population.genome(row * times) for row in range(len(means))]
         order = best_first(means, np.array([genome[-1] for genome in genomes]))
         return [Individual(genomes[row], float(means[row])) for row in order]
 
-    def _best_children(self, population: Population, told: Evaluations) -> list[Individual]:
-        assert isinstance(population, Lineages)
-        order = best_first(told.fitness, population.mutations)[: self._n_parents]
-        return [Individual(population.genome(row), float(told.fitness[row])) for row in order]
+    def _best_children(self, seen: "_Seen") -> list[Individual]:
+        """Those that played again by that; the others, behind them, by their one evaluation."""
+        population, told = seen.children, seen.told_children
+        most = self._n_parents + self._reevaluate_top
+        order = best_first(told.fitness, population.mutations)[:most]
+        best = [Individual(population.genome(row), float(told.fitness[row])) for row in order]
+        again = self._ranked(*seen.top, self._n_reevals) if seen.top else []
+        return again + best[len(again) :]
 
     def state(self) -> dict[str, Any]:
         plain = [(list(each.genome), each.score) for each in self._survivors]
@@ -173,26 +264,39 @@ def scrambled(numbers: np.ndarray) -> np.ndarray:
 
 
 def measures(
-    elite: Individual, evaluations: Sequence[Evaluations], n_evals: int, n_parents: int
+    elite: Individual,
+    children: Evaluations,
+    elites: Evaluations | None,
+    n_evals: int,
+    n_parents: int,
 ) -> dict[str, float]:
-    """What there is to say of a generation, under ga-dist's names."""
-    children, *elites = evaluations
+    """What there is to say of a generation, under ga-dist's names.
+
+    "elite score" is of the elite with which the generation began: these episodes had no part in
+    choosing it, so they do not flatter it. The score by which the next one is chosen, the best of
+    several means, does; it is told beside.
+
+    Args:
+        elites: the candidates, the elite so far first, ``n_evals`` rows each; None: none yet.
+    """
     best = np.sort(children.fitness)[::-1]
     found = {
-        "elite score": elite.score,
+        "elite score when chosen": elite.score,
         "genome indices": float(len(elite.genome)),
         "MutEps": float(len(children.fitness) * children.episodes),
         **_spread("MutRet", children.fitness),
         "MutRetParentMin": float(best[n_parents - 1]),
         **_spread("MutLen", children.steps / children.episodes),
     }
-    for told in elites:
-        means = told.fitness.reshape(-1, n_evals).mean(axis=1, dtype=np.float64)
-        row = int(means.argmax())
-        returns = told.fitness.reshape(-1, n_evals)[row]
-        found |= _spread("EliteRet", returns) | {"EliteRetMean": float(returns.mean())}
-        found |= _spread("EliteLen", told.steps.reshape(-1, n_evals)[row] / told.episodes)
-        found |= _spread("EvalMean", means)
+    if elites is None:
+        return found
+    returns = elites.fitness.reshape(-1, n_evals)
+    means = returns.mean(axis=1, dtype=np.float64)
+    row = int(means.argmax())
+    found |= _spread("EliteRet", returns[row]) | {"EliteRetMean": float(returns[row].mean())}
+    found |= _spread("EliteLen", elites.steps.reshape(-1, n_evals)[row] / elites.episodes)
+    found |= _spread("EvalMean", means)
+    found |= {"elite score": float(means[0]), "elite score ci": confidence_interval(returns[0])}
     return found
 
 

@@ -12,7 +12,7 @@ from evolution.problem import Problem
 from evolution.seeding import Seeding
 from evolution.session import Session
 from evolution.strategy import Strategy
-from ga.config import SIZES, checked_config, tensor_shapes
+from ga.config import AGAIN, MINIMA, SIZES, checked_config, tensor_shapes
 from ga.settings_file import translated
 from policy.base import Policy
 from store.experiment import CHECKED_COMMANDS, ConfigError, in_one_line, new_experiment
@@ -37,6 +37,10 @@ def algorithm():  # Such et al. 2018
     n_evals = 30  # times each of them plays a child's episodes
     sigma = 0.005  # standard deviation of a mutation
     save_generations = True  # survivors as Generation_G.npz: True, False, or every so many
+    episodes_per_batch = 0  # episodes of a generation at least; it grows until it has so many
+    timesteps_per_batch = 0  # likewise steps of the environment
+    reevaluate_top = 0  # best children that play again before survivors are chosen; 0: none
+    n_reevals = 10  # times each of them plays a child's episodes
 
 
 @ex.config
@@ -116,7 +120,7 @@ def make_strategy(
     """The algorithm as configured, before its first generation."""
     from ga.deep_ga import DeepGA
 
-    sizes = {name: config[name] for name in SIZES}
+    sizes = {name: config[name] for name in (*SIZES, *MINIMA, *AGAIN)}
     return DeepGA(tensor_shapes(policy), noise, sigma=config["sigma"], **sizes)
 
 
