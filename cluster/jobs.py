@@ -21,6 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 DONE, FAILED, RUNNING, SUBMITTED = "done", "failed", "running", "submitted"
 INTERRUPTED, CANCELLED, REQUEUED, STOPPED = "interrupted", "cancelled", "requeued", "stopped"
+ENV_VARIABLE = "gym"  # the id of the environment, as ga-dist's users pass it to a job
+CHOSEN = ("redis", "local", "evaluator", "num_workers", "group")  # config keys that a job decides
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
 REASON_LENGTH = 300
 CHECK_SECONDS = 120.0  # that an experiment has to look at its config
@@ -50,17 +52,16 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_config(experiment: str, config: Sequence[str], chosen: Sequence[str] = ()) -> None:
+def check_config(experiment: str, config: Sequence[str]) -> None:
     """Have the experiment look at a config, in a process of its own.
 
     Args:
         config: words behind ``with``.
-        chosen: config keys that the launcher decides.
     Raises:
         JobError: with the experiment's own words.
     """
     for word in config:
-        if word.partition("=")[0] in chosen and "=" in word:
+        if word.partition("=")[0] in CHOSEN and "=" in word:
             raise JobError(f"{word}: leave it out, the job decides on {word.partition('=')[0]}")
     command = [sys.executable, str(script_of(experiment)), "check_config"]
     # The server that experiments of this machine use is none of the job's.

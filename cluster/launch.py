@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 
-from cluster.jobs import JobError, check_config, check_name
+from cluster.jobs import ENV_VARIABLE, JobError, check_config, check_name
 from cluster.providers import PROVIDERS, Plan, Provider, ProviderError, provider
+from store.command_line import in_one_line
 from store.location import runs_folder
 from utils.program import set_up_program
-
-ENV_VARIABLE = "gym"
-CHOSEN = ("redis", "local", "evaluator", "num_workers", "group")  # config keys that the job decides
+from utils.settings import setting
 
 
 @click.group()
@@ -65,16 +64,14 @@ def launch(
     provider_name: str, folder: Path | None, dry_run: bool, yes: bool, **options: Any
 ) -> None:
     """Begin a run on machines of its own, or go on with it; it lasts until it is done."""
-    try:
+    with in_one_line(ProviderError):
         clusters = folder or runs_folder() / "clusters"
         chosen = provider(provider_name, clusters)
         plan = chosen.check(_plan(**options))
-        check_config(plan.experiment, plan.config, CHOSEN)
+        check_config(plan.experiment, plan.config)
         click.echo(f"{chosen.preview(plan)}\n{_summary(plan)}" if dry_run else _summary(plan))
         if not dry_run and (yes or click.confirm("launch?", abort=True)):
             _launch(chosen, plan, clusters)
-    except (JobError, ProviderError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _plan(*, config: str, name: str | None, **options: Any) -> Plan:
@@ -110,7 +107,7 @@ def _launch(chosen: Provider, plan: Plan, clusters: Path) -> None:
     job = clusters.absolute() / made.name
     click.echo(f"job {made.job}: {made.name}, in {job}")
     click.echo(f"python cluster/manage.py tail {made.name}")
-    if not os.environ.get("MONGO_URL"):
+    if setting("store", "url") is None:
         click.echo(f"its store, when it is done: EVO_RUNS={shlex.quote(str(job / 'runs'))}")
 
 

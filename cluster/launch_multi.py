@@ -21,7 +21,6 @@ from store.location import runs_folder
 from utils.program import set_up_program, until_told_to_end
 from utils.settings import setting
 
-CHOSEN = ("redis", "local", "evaluator", "num_workers", "group")  # config keys that the job decides
 ENDINGS = (".png", ".svg")
 IN_THE_QUEUE = ("pending", "running", "completing", "configuring", "requeued", "requeue_hold")
 SMOOTH = 20  # generations
@@ -104,7 +103,7 @@ def cli(*, yes: bool, dry_run: bool, metric: str, out: Path | None, **options: A
     At the end all runs are compared in one figure, with a panel for each environment.
     """
     set_up_program()
-    with in_one_line(JobError, ProviderError, OSError):
+    with in_one_line(ProviderError, OSError):
         if out is not None:
             check_out(out, ENDINGS)
         begin, launch = _prepare(**options)
@@ -156,8 +155,7 @@ def _check_configs(launch: Launch) -> None:
     different = {job.config[:-1]: job.config for job in launch.left()}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         checks = [
-            threads.submit(check_config, launch.experiment, config, CHOSEN)
-            for config in different.values()
+            threads.submit(check_config, launch.experiment, config) for config in different.values()
         ]
         try:
             for check in checks:

@@ -1,19 +1,17 @@
 """Look after clusters: python cluster/manage.py list, tail NAME, kill NAME"""
 
 import functools
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cluster.jobs import JobError
 from cluster.providers import PROVIDERS, Provider, ProviderError, provider
+from store.command_line import in_one_line
 from store.location import runs_folder
 from utils.program import set_up_program
 
-LOOK_SECONDS = 1.0
 WIDTHS = (10, 12, 6)  # of the columns job, status, nodes
 
 
@@ -34,10 +32,8 @@ def _about_clusters(command: Callable[..., None]) -> Callable[..., None]:
     )
     @functools.wraps(command)
     def wrapped(name: str, folder: Path | None, **options: Any) -> None:
-        try:
+        with in_one_line(ProviderError):
             command(provider(name, folder or runs_folder() / "clusters"), **options)
-        except (JobError, ProviderError) as error:
-            raise click.ClickException(str(error)) from error
 
     return wrapped
 
@@ -59,22 +55,10 @@ def list_(chosen: Provider) -> None:
 @click.argument("cluster")
 @click.option("-n", "--lines", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--node", type=click.IntRange(min=0), help="Of its workers; default: the head.")
-@click.option("--follow", "-f", is_flag=True, help="And what comes, until Ctrl-C.")
 @_about_clusters
-def tail(chosen: Provider, cluster: str, lines: int, node: int | None, follow: bool) -> None:
+def tail(chosen: Provider, cluster: str, lines: int, node: int | None) -> None:
     """Show what the head, or the workers of a node, have said last."""
-    shown = chosen.tail(cluster, lines, node)
-    click.echo(shown)
-    while follow:
-        time.sleep(LOOK_SECONDS)
-        now = chosen.tail(cluster, lines, node)
-        before, after = shown.splitlines(), now.splitlines()
-        known = next(
-            (n for n in range(len(after), 0, -1) if after[:n] == before[len(before) - n :]), 0
-        )
-        for line in after[known:]:
-            click.echo(line)
-        shown = now
+    click.echo(chosen.tail(cluster, lines, node))
 
 
 @cli.command()

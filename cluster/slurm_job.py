@@ -22,6 +22,7 @@ import click
 
 from cluster.jobs import (
     DONE,
+    ENV_VARIABLE,
     FAILED,
     INTERRUPTED,
     REQUEUED,
@@ -39,7 +40,6 @@ from utils.program import set_up_program
 
 log = logging.getLogger("job")
 
-ENV_VARIABLE = "gym"  # the id of the environment, as ga-dist's users pass it
 LOOK_SECONDS = 0.1
 END_SECONDS = 15.0  # that the nodes' workers have for their end
 HEAD_END_SECONDS = 60.0  # that the head has for its checkpoint

@@ -150,9 +150,11 @@ class RealSlurm(Place):
         return JobFolder(self.jobs / name)
 
     def strangers(self) -> list[str]:
-        """What is here and not of SLURM itself: processes, and files that they have left."""
+        """Processes that are here and not SLURM's own."""
         ours = [program for program in map(_program, PROGRAMS) if program is not None]
-        return [each for each in self.leftovers() if not each.startswith((*ours, *PROGRAMS))]
+        return [
+            each for each in self.processes().values() if not each.startswith((*ours, *PROGRAMS))
+        ]
 
     def __exit__(self, *_: object) -> None:
         for line in self.say("squeue", "--noheader", "--format=%i").split():

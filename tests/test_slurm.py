@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from commands import Command, Place, complaint, run_here, setting, wait_until
 from slurm_stub import StubSlurm
 
 from cluster.jobs import DONE, JobFolder
+from cluster.launch import cli
 from cluster.providers import Plan, ProviderError, provider
 from cluster.providers.slurm import job_script, parse_limit
 
+LAUNCH_HERE = ["launch", "--provider=slurm"]
 LAUNCH, MANAGE = "cluster/launch.py", "cluster/manage.py"
 SPHERE = {"num_generations": 4, "noise_size": 50_000, "seed": 7, "final_episodes": 3}
 PLAN = Plan("lander", "es", ("lander", "seed=3"), nodes=8, hours=5.0, cpus_per_node=32)
@@ -39,6 +42,15 @@ class Cluster(Place):
 def cluster() -> Iterator[Cluster]:
     with Cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSlurm:
+    """A stub for this process."""
+    stub = StubSlurm(tmp_path / "slurm")
+    for name, value in stub.env.items():
+        monkeypatch.setenv(name, value)
+    return stub
 
 
 def words(**config: object) -> str:
@@ -148,11 +160,8 @@ def test_a_job_is_listed_followed_and_ended(cluster: Cluster) -> None:
     ],
 )
 def test_what_the_partition_does_not_have_is_refused(
-    plan: dict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: dict, said: str, tmp_path: Path, slurm: StubSlurm
 ) -> None:
-    slurm = StubSlurm(tmp_path / "slurm")
-    for name, value in slurm.env.items():
-        monkeypatch.setenv(name, value)
     values = {"name": "x", "experiment": "es", "config": (), "nodes": 1, "hours": 1.0}
     with pytest.raises(ProviderError, match=re.escape(said)):
         provider("slurm", tmp_path).check(Plan(**{**values, **plan}))
@@ -165,11 +174,8 @@ def test_nobody_knows_other_providers(tmp_path: Path) -> None:
 
 
 def test_an_sbatch_that_refuses_shows_its_own_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, slurm: StubSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slurm = StubSlurm(tmp_path / "slurm")
-    for name, value in slurm.env.items():
-        monkeypatch.setenv(name, value)
     refusal = "sbatch: error: Batch job submission failed: Invalid account"
     slurm.settle(sbatch=refusal)
     chosen = provider("slurm", tmp_path / "jobs")
@@ -192,19 +198,22 @@ def test_an_sbatch_that_refuses_shows_its_own_words(
     ],
 )
 def test_a_bad_launch_is_refused_before_anything_is_submitted(
-    bad: list[str], said: str, cluster: Cluster
+    bad: list[str], said: str, slurm: StubSlurm, tmp_path: Path
 ) -> None:
-    command = cluster.launch(*bad, "-y")
-    assert command.end() == 1
-    assert said in complaint(command.err)
-    assert cluster.slurm.calls("sbatch") == [] and not cluster.jobs.exists()
+    done = CliRunner().invoke(cli, [*LAUNCH_HERE, f"--folder={tmp_path}/jobs", *bad, "-y"])
+    assert done.exit_code == 1
+    assert said in complaint(done.stderr)
+    assert slurm.calls("sbatch") == [] and not (tmp_path / "jobs").exists()
 
 
-def test_a120_a_dry_run_submits_nothing_and_without_yes_it_asks(cluster: Cluster) -> None:
-    plan = (f"--config={words()}", "--nodes=3", "--hours=2", "--sittings=4")
-    shown = cluster.launch(*plan, "--dry-run").succeed()
-    assert "#SBATCH --nodes=3" in shown
-    assert "12.0 core-hours a sitting, at most 48.0" in shown
-    asked = cluster.launch(*plan)  # and nobody answers
-    assert asked.end() == 1 and "launch? [y/N]" in asked.out
-    assert cluster.slurm.calls("sbatch") == [] and not cluster.jobs.exists()
+def test_a120_a_dry_run_submits_nothing_and_without_yes_it_asks(
+    slurm: StubSlurm, tmp_path: Path
+) -> None:
+    plan = [*LAUNCH_HERE, f"--folder={tmp_path}/jobs", f"--config={words()}", "--nodes=3"]
+    shown = CliRunner().invoke(cli, [*plan, "--hours=2", "--sittings=4", "--dry-run"])
+    assert shown.exit_code == 0, shown.output
+    assert "#SBATCH --nodes=3" in shown.output
+    assert "12.0 core-hours a sitting, at most 48.0" in shown.output
+    asked = CliRunner().invoke(cli, plan, input="n\n")
+    assert asked.exit_code == 1 and "launch? [y/N]" in asked.output
+    assert slurm.calls("sbatch") == [] and not (tmp_path / "jobs").exists()
