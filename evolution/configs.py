@@ -6,6 +6,7 @@ Sacred reads a config from a function's local variables, and its documentation f
 
 def task():
     env_name = "LunarLanderContinuous-v3"  # any Gymnasium id, or package.module:Id-v0
+    env_kwargs = {}  # further arguments of the environment
     engine = "auto"  # auto, envpool (fast), gymnasium (any environment)
     num_episodes = 1  # played by each candidate; their mean return is its fitness
     max_ep_length = None  # steps after which an episode is cut off; None: the environment's own

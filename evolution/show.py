@@ -50,7 +50,9 @@ class Stage:
         self._name, self._max_steps = problem.env, problem.max_steps
         with _drawing(self._name):
             self.pictures_per_second = _pictures_per_second(problem.env, render_mode)
-            self._engine = GymnasiumEngine(problem.env, {"render_mode": render_mode})
+            self._engine = GymnasiumEngine(
+                problem.env, {**problem.env_kwargs, "render_mode": render_mode}
+            )
         spaces = self._engine.observation_space, self._engine.action_space
         self._policy = make_policy(problem.network, *spaces, **problem.policy_kwargs)
         self._policy.load(theta[None])
