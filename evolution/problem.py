@@ -13,7 +13,7 @@ from env.engines import VectorEngine, make_engine, resolve_engine, versions
 from env.ids import current_id
 from evolution.settings import whole_number
 from policy.base import Policy, checked_hidden_sizes
-from policy.registry import is_built_in
+from policy.registry import is_built_in, settings_of
 from policy.registry import make_policy as policy_of
 
 
@@ -30,7 +30,7 @@ class Problem:
     """
 
     env: str  # a Gymnasium id of today
-    engine: str  # gymnasium, envpool, or batched: never auto
+    engine: str  # gymnasium, envpool or batched: never auto
     network: str
     policy_kwargs: dict[str, Any] = field(default_factory=dict)
     action_scaling: str = "clip"
@@ -110,9 +110,9 @@ def problem_of(config: Mapping[str, Any]) -> Problem:
     if is_built_in(network):
         if own:
             raise ValueError(f"network_kwargs={own}: network {network!r} takes none")
-        names = ("hidden_sizes", "hidden_activation", "output_activation")
-        own = {name: config[name] for name in names}
-        own["hidden_sizes"] = list(checked_hidden_sizes(config["hidden_sizes"]))
+        own = {name: config[name] for name in settings_of(network)}
+        if "hidden_sizes" in own:
+            own["hidden_sizes"] = list(checked_hidden_sizes(config["hidden_sizes"]))
     elif not config["force_cpu"] and _has_cuda():
         own["device"] = "cuda"
     return choose_problem(
