@@ -30,7 +30,7 @@ class Problem:
     """
 
     env: str  # a Gymnasium id of today
-    engine: str  # gymnasium, envpool or batched: never auto
+    engine: str  # gymnasium, envpool, batched or atari: never auto
     network: str
     policy_kwargs: dict[str, Any] = field(default_factory=dict)
     action_scaling: str = "clip"
