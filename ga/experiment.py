@@ -11,6 +11,7 @@ from evolution.noise import NoiseTable
 from evolution.seeding import Seeding
 from evolution.session import Session
 from evolution.strategy import Strategy
+from ga.atari_configs import ATARI
 from ga.config import SIZES, checked_config, tensor_shapes
 from policy.base import Policy
 from store.experiment import ConfigError, in_one_line, new_experiment
@@ -74,6 +75,10 @@ def sphere():
     n_evals = 1
     num_generations = 100
     sigma = 0.05
+
+
+for game in ATARI:
+    ex.named_config(game)
 
 
 @ex.config_hook
