@@ -8,6 +8,7 @@ import gymnasium as gym
 
 import env.partially_observable
 import env.sphere  # noqa: F401  (importing these two registers their ids)
+from env.atari import AtariGame, is_atari
 from env.errors import EnvError
 from env.ids import current_id, task_of
 
@@ -34,6 +35,8 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
         EnvError: Nobody knows the id, a package is missing, or a keyword is not taken.
     """
     env_id = current_id(env_id)
+    if is_atari(task_of(env_id)):
+        return AtariGame(task_of(env_id), **kwargs)
     if str(gym.registry[task_of(env_id)].entry_point).startswith("gymnasium.envs.mujoco"):
         _hush_mujoco()
     try:

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from env import atari
+from env.atari import AtariEngine, is_atari
 from env.envpool_engine import EnvPoolEngine, is_installed, plays_the_same
 from env.errors import EnvError
 from env.gymnasium_engine import GymnasiumEngine
@@ -24,20 +26,21 @@ from env.partially_observable import VARIANTS
 from env.sphere import SphereEngine
 from utils.names import did_you_mean
 
-CHOICES = ("auto", "envpool", "gymnasium")
+CHOICES = ("auto", "envpool", "gymnasium", "atari")
 # Tasks that compute all lanes together in NumPy; for them 'auto' and 'envpool' mean this.
 BATCHED = {"Sphere-v0": SphereEngine}
 # The package that does the physics behind a Gymnasium entry point (Gymnasium 1.1 took box2d-py).
 PHYSICS = {
     "gymnasium.envs.box2d": ("box2d", "box2d-py"),
     "gymnasium.envs.mujoco": ("mujoco",),
+    "ale_py": (atari.PACKAGE,),
 }
 
 
 class VectorEngine(Protocol):
     """Lanes that step together; each plays exactly one episode from its own seed."""
 
-    name: str  # "gymnasium", "envpool" or "batched"
+    name: str  # "gymnasium", "envpool", "batched" or "atari"
     max_lanes: int  # more lanes than this per reset gain nothing
     best_lanes: int  # so many step together fastest: they share a call's cost, and the caches
 
@@ -104,10 +107,10 @@ class MaskedEngine:
 
 
 def resolve_engine(engine: str, env_id: str, env_kwargs: dict[str, Any] | None = None) -> str:
-    """Say which engine plays this environment: "gymnasium", "envpool" or "batched".
+    """Say which engine plays this environment: "gymnasium", "envpool", "batched" or "atari".
 
-    'auto' takes EnvPool where it is installed and its task is known to be Gymnasium's, and finds
-    out without importing EnvPool.
+    'auto' takes our own for Atari games, and EnvPool where it is installed and its task is known
+    to be Gymnasium's; it finds out without importing EnvPool.
 
     Raises:
         EnvError: The engine or the environment is not known, or EnvPool is asked for and cannot.
@@ -122,6 +125,10 @@ def resolve_engine(engine: str, env_id: str, env_kwargs: dict[str, Any] | None =
         return "gymnasium"
     if task_of(task) in BATCHED:
         return "batched"
+    if engine == "atari" or (engine == "auto" and is_atari(task_of(task))):
+        if not is_atari(task_of(task)):
+            raise EnvError(f"engine 'atari' plays ids such as ALE/Frostbite-v5, not {env_id}")
+        return "atari"
     if engine == "auto":
         return "envpool" if is_installed() and plays_the_same(task, env_kwargs) else "gymnasium"
     if not (is_installed() and plays_the_same(task, env_kwargs)):
@@ -144,6 +151,8 @@ def make_engine(name: str, env_id: str, env_kwargs: dict[str, Any] | None = None
         return GymnasiumEngine(env_id, env_kwargs)
     if name == "envpool":
         return EnvPoolEngine(env_id, env_kwargs)
+    if name == "atari" and is_atari(task):
+        return AtariEngine(task, env_kwargs)
     if name == "batched" and task in BATCHED:
         return BATCHED[task](**(env_kwargs or {}))
     raise EnvError(f"no engine {name!r} for {env_id}; ask resolve_engine() for one")
@@ -157,6 +166,7 @@ def versions(name: str, env_id: str) -> dict[str, str]:
     packages = {
         "envpool": ("envpool",),
         "batched": ("numpy",),
+        "atari": ("numpy", atari.PACKAGE),
         "gymnasium": ("gymnasium", "numpy", *_behind(_base(current_id(env_id)))),
     }
     if name not in packages:

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
 from env import make
+from env.atari import envpool_task
 from env.errors import EnvError
 from env.ids import task_of
 from env.observations import encoder
@@ -63,10 +64,9 @@ class EnvPoolEngine:
         Raises:
             EnvError: EnvPool is not installed, or does not serve the task as Gymnasium does.
         """
-        self._task = task_of(env_id)
-        self._env_kwargs = dict(env_kwargs or {})
+        self._task, self._env_kwargs = envpool_task(task_of(env_id), dict(env_kwargs or {}))
         spec = _spec(self._task, self._env_kwargs)
-        plain = make(env_id, **self._env_kwargs)
+        plain = make(env_id, **(env_kwargs or {}))
         plain.close()
         _compare(self._task, spec, plain)
         self.observation_space, self._encode = encoder(plain.observation_space)

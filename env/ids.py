@@ -48,6 +48,8 @@ PYBULLET = re.compile(r"(?P<body>\w+?)(PyBullet|Bullet|MuJoCo)Env-v\d+")
 ROBOSCHOOL = re.compile(r"Roboschool(?P<body>\w+)-v\d+")
 # Versions that Gymnasium lists but does not make with today's MuJoCo.
 OLD_MUJOCO = re.compile(r"(?P<body>\w+)-v[0-3]")
+# The ids that Atari games had: with us they all mean DeepMind's configuration.
+OLD_ATARI = re.compile(r"(?P<game>\w+?)(NoFrameskip|Deterministic)-v[04]")
 # Ids that Gymnasium still lists: it calls the first out of date, and cannot make the second.
 REPLACED = {"CartPole-v0": "CartPole-v1", "Pusher-v4": f"Pusher-v{MUJOCO_VERSION}"}
 
@@ -97,12 +99,14 @@ def _retired(name: str) -> str | None:
         body = BODIES.get(match["body"].lower()) if match else None
         if body is not None:
             return f"{body}-v{MUJOCO_VERSION}"
+    if match := OLD_ATARI.fullmatch(name):
+        return _registered(f"ALE/{match['game']}-v5")
     return None
 
 
 def _registered(name: str) -> str:
     """Return the id itself if it is registered, else the newest version of it."""
-    if name not in gym.registry and (name.startswith("ALE/") or "NoFrameskip" in name):
+    if name not in gym.registry and name.startswith("ALE/"):
         _register_atari(name)
     if name in gym.registry:
         return name

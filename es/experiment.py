@@ -208,9 +208,14 @@ def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) 
 
 
 @ex.main
-def run(_run: "Run", _config: Mapping[str, Any], network_kwargs: Mapping[str, Any]) -> float:
+def run(
+    _run: "Run",
+    _config: Mapping[str, Any],
+    env_kwargs: Mapping[str, Any],
+    network_kwargs: Mapping[str, Any],
+) -> float:
     """Evolve a policy; the result is the mean return of the last one on fresh episodes."""
-    del network_kwargs  # named above because Sacred adds keys only to what somebody asks for
+    del env_kwargs, network_kwargs  # named above because Sacred adds keys only to what is asked for
     with Session(_run, _config, checked_config(_config), make_strategy) as session:
         for generation in session.generations():
             session.record(generation)

@@ -6,7 +6,8 @@ Sacred reads a config from a function's local variables, and its documentation f
 
 def task():
     env_name = "LunarLanderContinuous-v3"  # any Gymnasium id, or package.module:Id-v0
-    engine = "auto"  # auto, envpool (fast), gymnasium (any environment)
+    env_kwargs = {}  # further arguments of the environment
+    engine = "auto"  # auto, envpool (fast), gymnasium (any environment), atari (games)
     num_episodes = 1  # played by each candidate; their mean return is its fitness
     max_ep_length = None  # steps after which an episode is cut off; None: the environment's own
     env_seed = -1  # -1: fresh episodes for every pair; None: one set per generation; or a number
@@ -14,7 +15,7 @@ def task():
 
 
 def network():
-    network = "feedforward"  # feedforward, elman, lstm, or package.module:Name of a torch module
+    network = "feedforward"  # or elman, lstm; nature, ibm, cshenton (pictures); package.module:Name
     network_kwargs = {}  # further arguments, for a module of your own
     hidden_sizes = [64, 64]  # neurons per hidden layer; [] for none
     hidden_activation = "tanh"  # none, tanh, relu, lrelu, elu, discrete

@@ -11,7 +11,7 @@ import numpy as np
 from evolution.answers import HERE, Answer
 from evolution.evaluation import Evaluations, Evaluator, Part
 from evolution.limits import Limits
-from evolution.population import Population, Repeated, from_fields, to_fields
+from evolution.population import Lineages, Population, Repeated, from_fields, to_fields
 from evolution.rounds import Rounds, training_parts
 from evolution.seeding import Seeding
 from evolution.strategy import DescribesItself, Strategy

@@ -15,7 +15,15 @@ from store.recorder import theta_sha256
 FORMAT, VERSION = "distributed-evolution policy", 1
 # Of the run's config: what `problem_of` reads, and what decides which episodes are shown.
 CONFIG_KEYS = (
-    *("env_name", "max_ep_length", "action_scaling", "network", "network_kwargs", "force_cpu"),
+    *(
+        "env_name",
+        "env_kwargs",
+        "max_ep_length",
+        "action_scaling",
+        "network",
+        "network_kwargs",
+        "force_cpu",
+    ),
     *("hidden_sizes", "hidden_activation", "output_activation"),
     *("num_episodes", "num_generations", "seed"),
 )
@@ -80,7 +88,7 @@ class PolicyFile:
                 origin=str(content["origin"]),
                 name=str(content["name"]),
                 generation=_optional(int, content["generation"]),
-                config={key: content["config"][key] for key in CONFIG_KEYS},
+                config={key: ({"env_kwargs": {}} | content["config"])[key] for key in CONFIG_KEYS},
                 info=_info(content["info"]),
                 fitness=fitness,
                 seeds=_seeds(content["evaluation seeds"], fitness),

@@ -13,7 +13,7 @@ from env.engines import VectorEngine, make_engine, resolve_engine, versions
 from env.ids import current_id
 from evolution.settings import whole_number
 from policy.base import Policy, checked_hidden_sizes
-from policy.registry import is_built_in
+from policy.registry import is_built_in, settings_of
 from policy.registry import make_policy as policy_of
 
 
@@ -30,10 +30,11 @@ class Problem:
     """
 
     env: str  # a Gymnasium id of today
-    engine: str  # gymnasium, envpool or batched: never auto
+    engine: str  # gymnasium, envpool, batched or atari: never auto
     network: str
     policy_kwargs: dict[str, Any] = field(default_factory=dict)
     action_scaling: str = "clip"
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
     max_steps: int | None = None  # cut an episode off after exactly so many steps
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -48,7 +49,7 @@ class Problem:
             raise ProblemError(
                 f"this worker has {_listed(here)} but the run needs {_listed(self.versions)}"
             )
-        engine = make_engine(self.engine, self.env)
+        engine = make_engine(self.engine, self.env, self.env_kwargs)
         policy = policy_of(
             self.network, engine.observation_space, engine.action_space, **self.policy_kwargs
         )
@@ -56,7 +57,8 @@ class Problem:
 
     def make_policy(self) -> Policy:
         """The policy alone, for a process that evaluates nothing; needs no EnvPool."""
-        engine = make_engine("batched" if self.engine == "batched" else "gymnasium", self.env)
+        name = "gymnasium" if self.engine == "envpool" else self.engine
+        engine = make_engine(name, self.env, self.env_kwargs)
         decoder(engine.action_space, self.action_scaling)  # refuses what it cannot decode
         spaces = engine.observation_space, engine.action_space
         engine.close()
@@ -101,17 +103,21 @@ def problem_of(config: Mapping[str, Any]) -> Problem:
         raise ValueError(f"network={network!r}: must be a name, such as feedforward")
     if not isinstance(own, Mapping):
         raise ValueError(f"network_kwargs={own!r}: must be a dict, such as {{'width': 16}}")
+    env_kwargs = config.get("env_kwargs", {})  # runs of earlier versions have none
+    if not isinstance(env_kwargs, Mapping):
+        raise ValueError(f"env_kwargs={env_kwargs!r}: must be a dict, such as {{'gravity': -5}}")
     own = dict(own)
     if is_built_in(network):
         if own:
             raise ValueError(f"network_kwargs={own}: network {network!r} takes none")
-        names = ("hidden_sizes", "hidden_activation", "output_activation")
-        own = {name: config[name] for name in names}
-        own["hidden_sizes"] = list(checked_hidden_sizes(config["hidden_sizes"]))
+        own = {name: config[name] for name in settings_of(network)}
+        if "hidden_sizes" in own:
+            own["hidden_sizes"] = list(checked_hidden_sizes(config["hidden_sizes"]))
     elif not config["force_cpu"] and _has_cuda():
         own["device"] = "cuda"
     return choose_problem(
         env_name=config["env_name"],
+        env_kwargs=dict(env_kwargs),
         engine=config["engine"],
         network=network,
         policy_kwargs=own,
@@ -123,6 +129,7 @@ def problem_of(config: Mapping[str, Any]) -> Problem:
 def choose_problem(
     *,
     env_name: str,
+    env_kwargs: dict[str, Any] | None = None,
     engine: str = "auto",
     network: str = "feedforward",
     policy_kwargs: dict[str, Any] | None = None,
@@ -137,8 +144,16 @@ def choose_problem(
     if max_steps is not None:
         whole_number("max_ep_length", max_steps, 1)
     env_id = current_id(env_name)
-    chosen = resolve_engine(engine, env_id)
-    problem = Problem(env_id, chosen, network, policy_kwargs or {}, action_scaling, max_steps)
+    env_kwargs = env_kwargs or {}
+    problem = Problem(
+        env=env_id,
+        engine=resolve_engine(engine, env_id, env_kwargs),
+        network=network,
+        policy_kwargs=policy_kwargs or {},
+        action_scaling=action_scaling,
+        env_kwargs=env_kwargs,
+        max_steps=max_steps,
+    )
     return replace(problem, versions=problem.versions_here())
 
 

@@ -15,6 +15,7 @@ from env.gymnasium_engine import GymnasiumEngine
 from evolution.problem import Problem
 from policy.registry import make_policy
 from utils.display import missing_display
+from utils.threads import one_blas_thread
 
 WINDOW, PICTURES = "human", "rgb_array"  # Gymnasium's render modes
 PICTURES_PER_SECOND = 30.0  # where an environment does not say
@@ -50,7 +51,9 @@ class Stage:
         self._name, self._max_steps = problem.env, problem.max_steps
         with _drawing(self._name):
             self.pictures_per_second = _pictures_per_second(problem.env, render_mode)
-            self._engine = GymnasiumEngine(problem.env, {"render_mode": render_mode})
+            self._engine = GymnasiumEngine(
+                problem.env, {**problem.env_kwargs, "render_mode": render_mode}
+            )
         spaces = self._engine.observation_space, self._engine.action_space
         self._policy = make_policy(problem.network, *spaces, **problem.policy_kwargs)
         self._policy.load(theta[None])
@@ -69,7 +72,8 @@ class Stage:
         look()
         earned, steps, over = 0.0, 0, False
         while not over:
-            actions = self._decode(self._policy.act(observations, lanes))
+            with one_blas_thread():
+                actions = self._decode(self._policy.act(observations, lanes))
             observations, rewards, done = self._engine.step(actions, lanes)
             earned, steps = earned + float(rewards[0]), steps + 1
             over = bool(done[0]) or steps == self._max_steps

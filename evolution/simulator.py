@@ -6,6 +6,7 @@ import numpy as np
 
 from env.engines import VectorEngine
 from policy.base import Policy
+from utils.threads import one_blas_thread
 
 # A batch's parameters stay below this, whatever the policy's size.
 MAX_THETA_BYTES = 1 << 28
@@ -59,9 +60,10 @@ class Simulator:
         for number in range(batches):
             part = slice(number * total // batches, (number + 1) * total // batches)
             needed, owners_of_part = np.unique(owners[part], return_inverse=True)
-            returns[part], lengths[part] = self._play_batch(
-                thetas[needed], owners_of_part, seeds[part]
-            )
+            with one_blas_thread():
+                returns[part], lengths[part] = self._play_batch(
+                    thetas[needed], owners_of_part, seeds[part]
+                )
         if not np.isfinite(returns).all():
             bad = int(np.flatnonzero(~np.isfinite(returns))[0])
             raise EpisodeError(f"the episode of seed {seeds[bad]} returned {returns[bad]}")

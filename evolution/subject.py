@@ -52,7 +52,7 @@ class Subject:
             origin=self.origin,
             name=self.name,
             generation=self.generation,
-            config={key: self.config[key] for key in CONFIG_KEYS},
+            config={key: ({"env_kwargs": {}} | self.config)[key] for key in CONFIG_KEYS},
             info={key: self.info[key] for key in INFO_KEYS if key in self.info},
             fitness=None if logged is None else logged.fitness,
             seeds=np.empty(0, np.int64) if logged is None else logged.seeds,

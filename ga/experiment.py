@@ -12,6 +12,7 @@ from evolution.problem import Problem
 from evolution.seeding import Seeding
 from evolution.session import Session
 from evolution.strategy import Strategy
+from ga.atari_configs import ATARI
 from ga.config import AGAIN, MINIMA, SIZES, checked_config, tensor_shapes
 from ga.settings_file import translated
 from policy.base import Policy
@@ -93,6 +94,10 @@ def sphere():
     sigma = 0.05
 
 
+for game in ATARI:
+    ex.named_config(game)
+
+
 @ex.config_hook
 def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) -> dict:
     """Refuse a bad config before anything is started."""
@@ -103,9 +108,14 @@ def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) 
 
 
 @ex.main
-def run(_run: "Run", _config: Mapping[str, Any], network_kwargs: Mapping[str, Any]) -> float:
+def run(
+    _run: "Run",
+    _config: Mapping[str, Any],
+    env_kwargs: Mapping[str, Any],
+    network_kwargs: Mapping[str, Any],
+) -> float:
     """Evolve genomes; the result is the mean return of the last elite on fresh episodes."""
-    del network_kwargs  # named above because Sacred adds keys only to what somebody asks for
+    del env_kwargs, network_kwargs  # named above because Sacred adds keys only to what is asked for
     settings, problem = checked_config(_config)
     with Session(_run, _config, (settings, problem), make_strategy) as session:
         outputs = outputs_of(session, _run, _config, problem)

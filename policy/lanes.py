@@ -8,21 +8,18 @@ so many neighbours have a theta in common, one copy of its weights serves them a
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from policy.activations import FIXED_STD
 from policy.base import PolicyError
 from policy.noise import LaneNoise
-
-if TYPE_CHECKING:
-    import torch
+from policy.twin import Twin
 
 NOBODY = np.iinfo(np.int64).min  # in place of a lane, in rows without one
 
 
-class LanePolicy(ABC):
+class LanePolicy(Twin, ABC):
     """Base of the batched policies; implements `policy.base.Policy` over a forward pass.
 
     A subclass says how parameters are packed (`_pack`), which buffers its rows need
@@ -78,10 +75,6 @@ class LanePolicy(ABC):
     @abstractmethod
     def _forward(self, observations: np.ndarray) -> np.ndarray:
         """Compute float32[rows, outputs] from float32[rows, *input_shape]."""
-
-    @abstractmethod
-    def _build(self) -> "torch.nn.Module":
-        """Make the torch module, initialised from torch's global generator."""
 
     # --- lanes
 
@@ -249,33 +242,3 @@ class LanePolicy(ABC):
                 return each
             self._may_share = False
         return 1
-
-    # --- the same network in torch
-
-    def initial_theta(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw float32[num_params] as PyTorch initialises the module, from `rng` alone."""
-        from policy import modules
-
-        return modules.theta_of(modules.seeded(self._build, int(rng.integers(2**63))))
-
-    def module(self) -> "torch.nn.Module":
-        """Make the network as a torch module in eval mode; Gaussian outputs give their mean."""
-        from policy import modules
-
-        return modules.seeded(self._build, 0).eval()
-
-    def state_dict(self, theta: np.ndarray) -> dict[str, "torch.Tensor"]:
-        """Write float32[num_params] as the state_dict of `module()`."""
-        from policy import modules
-
-        return modules.state_dict(self.module(), theta)
-
-    def theta_from_state_dict(self, state_dict: dict[str, "torch.Tensor"]) -> np.ndarray:
-        """Read float32[num_params] from a state_dict of `module()`.
-
-        Raises:
-            PolicyError: if keys, shapes or buffers are not this network's.
-        """
-        from policy import modules
-
-        return modules.theta_from_state_dict(self.module(), state_dict)

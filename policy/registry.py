@@ -16,7 +16,11 @@ BUILT_IN = {
     "feedforward": "policy.feedforward:FeedForward",
     "elman": "policy.elman:Elman",
     "lstm": "policy.lstm:LSTM",
+    "nature": "policy.convolutional:Nature",
+    "ibm": "policy.convolutional:IBM",
+    "cshenton": "policy.convolutional:CShenton",
 }
+PICTURE_NETWORKS = ("nature", "ibm", "cshenton")  # whose sizes and activations are their own
 FULL_NAMES = [address.replace(":", ".") for address in BUILT_IN.values()]
 # Names of an earlier system, found in old configs.
 RETIRED = {
@@ -32,8 +36,8 @@ def make_policy(
     """Make the policy that `network` names.
 
     Args:
-        network: "feedforward", "elman", "lstm", or the address "package.module:Name" of a policy
-            class or of a torch.nn.Module class.
+        network: one of `BUILT_IN`, such as "feedforward", or the address "package.module:Name" of a
+            policy class or of a torch.nn.Module class.
         observation_space: what the policy reads.
         action_space: what it drives.
         kwargs: settings of the policy, or arguments of the module.
@@ -58,8 +62,16 @@ def make_policy(
 
 
 def is_built_in(network: str) -> bool:
-    """True for a network of ours, which takes hidden_sizes and activations."""
+    """True for a network of ours, which takes `settings_of(network)` and nothing else."""
     return network in BUILT_IN or network in RETIRED or network.replace(":", ".") in FULL_NAMES
+
+
+def settings_of(network: str) -> tuple[str, ...]:
+    """The settings that a network of ours takes."""
+    pictures = [BUILT_IN[name].replace(":", ".") for name in PICTURE_NETWORKS]
+    if network in PICTURE_NETWORKS or network.replace(":", ".") in pictures:
+        return ()
+    return ("hidden_sizes", "hidden_activation", "output_activation")
 
 
 def _find(network: str) -> Any:
