@@ -49,7 +49,7 @@ class GenomeText:
         problem = self.problem
         more: dict[str, Any] = {"kwargs": problem.policy_kwargs}
         more |= {"actions": problem.action_scaling, "steps": problem.max_steps}
-        more["engine"] = problem.engine
+        more |= {"engine": problem.engine, "env": problem.env_kwargs}
         text = ",".join(
             (
                 FORMAT,
@@ -160,12 +160,14 @@ def _parts(text: str) -> dict[str, str]:
 
 
 def _problem(env: str, network: str, more: dict[str, Any]) -> Problem:
-    kwargs, steps, engine = more["kwargs"], more["steps"], more["engine"]
-    if not isinstance(kwargs, dict):
-        raise TypeError(f"kwargs={kwargs!r}")
+    kwargs, of_env, steps = more["kwargs"], more["env"], more["steps"]
+    for each in (kwargs, of_env):
+        if not isinstance(each, dict):
+            raise TypeError(f"kwargs={each!r}")
     if steps is not None:
         whole_number("steps", steps, 1)
-    return Problem(env, str(engine), network, kwargs, str(more["actions"]), steps)
+    how = kwargs, str(more["actions"]), of_env, steps
+    return Problem(env, str(more["engine"]), network, *how)
 
 
 def _check(text: str) -> str:

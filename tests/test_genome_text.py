@@ -33,7 +33,7 @@ CARTPOLE = choose_problem(
     env_name="CartPole-v1", engine="gymnasium", network="elman", max_steps=20,
     policy_kwargs={"hidden_sizes": [5], "hidden_activation": "tanh", "output_activation": "none"},
 )  # fmt: skip
-PLAIN = replace(CARTPOLE, versions={})
+PLAIN = replace(CARTPOLE, versions={}, env_kwargs={"sutton_barto_reward": True})
 
 
 @pytest.fixture(scope="module")
