@@ -238,11 +238,21 @@ def evolve(
         }
         history.recent.append(metrics["current fitness"])
         history.next_generation += 1
-        named = list(zip(strategy.roles, asked.populations, strict=False))
-        by_role = {role: each for (role, _), each in zip(named, told, strict=True)}
-        generation = asked.number, asked.theta, by_role, current, metrics
-        yield Generation(*generation, answers, history.began, named)
+        rest = current, metrics, answers, history.began
+        yield _generation(asked, strategy.roles, told, rest)
     evaluator.discard()  # what was asked for generations that will not be
+
+
+def _generation(
+    asked: Asked,
+    roles: Sequence[str],
+    told: Sequence[Evaluations],
+    rest: tuple[Evaluations, dict[str, float], Sequence[Answer], float],
+) -> Generation:
+    """What is left to say of it, by roles."""
+    by_role = dict(zip(roles, told, strict=False))
+    named = list(zip(roles, asked.populations, strict=False))
+    return Generation(asked.number, asked.theta, by_role, *rest, named)
 
 
 def assess(
