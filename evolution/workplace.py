@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,18 +119,26 @@ def open_workplace(settings: RunSettings, engine: str) -> Iterator[Workplace]:
 
 
 @contextlib.contextmanager
-def open_private_workplace(num_workers: int, engine: str) -> Iterator[Workplace]:
-    """Start a server and workers for the caller alone, whatever else runs on this machine."""
-    with start_server() as server, _crew(server.url, num_workers, engine) as crew:
-        yield Workplace(connect(server.url), crew=crew, own_server=server)
+def open_private_workplace(
+    num_workers: int, engine: str, groups: Sequence[str] = ("default",)
+) -> Iterator[Workplace]:
+    """Start a server and workers for the caller alone, whatever else runs on this machine.
+
+    Args:
+        groups: that the workers serve in turn; the workplace is of the first.
+    """
+    with start_server() as server, _crew(server.url, num_workers, engine, groups) as crew:
+        yield Workplace(connect(server.url), groups[0], crew=crew, own_server=server)
 
 
 @contextlib.contextmanager
-def _crew(url: str, num_workers: int, engine: str) -> Iterator["subprocess.Popen[bytes]"]:
+def _crew(
+    url: str, num_workers: int, engine: str, groups: Sequence[str]
+) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, str(WORKER_SCRIPT), "start-workers", f"--num_workers={num_workers}"]
     preload = engine if engine == "envpool" else ""
     crew = subprocess.Popen(
-        [*command, f"--preload={preload}", "--until_stdin_ends"],
+        [*command, f"--group={','.join(groups)}", f"--preload={preload}", "--until_stdin_ends"],
         env={**os.environ, URL_VARIABLE: url},
         stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the head, which then ends its crew
