@@ -5,9 +5,12 @@ import importlib
 import importlib.util
 import logging
 import os
+import queue
 import socket
+import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from cluster.redis_server import (
 )
 from cluster.relay import Relay
 from cluster.server_config import WORKER_USER
-from evolution.worker import serve
+from evolution.worker import NO_TURNS, serve
 from utils.keeping import HopelessError, Keeper, Kept
 from utils.program import set_up_program, until_told_to_end
 
@@ -55,24 +58,32 @@ def _at_least_one(context: click.Context, option: click.Parameter, value: int) -
     return value
 
 
-def _keys(context: click.Context, option: click.Parameter, value: str) -> Keys:
+def _keys(context: click.Context, option: click.Parameter, value: str) -> tuple[Keys, ...]:
     try:
-        return Keys(value)
+        return tuple(Keys(name) for name in dict.fromkeys(value.split(",")))
     except ValueError as error:
         raise click.ClickException(f"--{error}") from error
+
+
+def _one(context: click.Context, option: click.Parameter, value: str) -> Keys:
+    (first, *others) = _keys(context, option, value)
+    if others:
+        raise click.ClickException(f"--group={value}: a relay serves one group")
+    return first
 
 
 _num_workers = click.option(
     "--num_workers", type=int, default=1, show_default=True, callback=_at_least_one
 )
-_group = click.option(
+_groups = click.option(
     "--group",
-    "keys",
+    "groups",
     default="default",
     show_default=True,
     callback=_keys,
-    help="Serve heads of this group only.",
+    help="Serve heads of this group only; of A,B,C in turn.",
 )
+_group = click.option("--group", "keys", default="default", show_default=True, callback=_one)
 _socket = click.option(
     "--relay_socket_path",
     type=click.Path(path_type=Path),
@@ -103,7 +114,7 @@ def _master(command: Callable[..., None]) -> Callable[..., None]:
     help="Talk to this machine's run-mirror instead of the head's server.",
 )
 @_socket
-@_group
+@_groups
 @click.option("--redis", "url", help="URL of the server; default: EVO_REDIS, else run-server's.")
 @_preload
 @click.option("--until_stdin_ends", is_flag=True, hidden=True, help="End when the parent does.")
@@ -112,7 +123,7 @@ def start_workers(
     num_workers: int,
     force_relay: bool,
     relay_socket_path: Path | None,
-    keys: Keys,
+    groups: tuple[Keys, ...],
     url: str | None,
     preload: str,
     until_stdin_ends: bool,
@@ -124,14 +135,14 @@ def start_workers(
         find = functools.partial(_master_url, url)
     with Keeper() as keeper:
         _import(preload)
-        _keep(keeper, _crew(num_workers, find, keys), until_stdin_ends=until_stdin_ends)
+        _keep(keeper, _crew(num_workers, find, groups), until_stdin_ends=until_stdin_ends)
 
 
 @cli.command()
 @_master
 @_num_workers
 @_socket
-@_group
+@_groups
 @_preload
 def workers(
     *,
@@ -139,16 +150,18 @@ def workers(
     master_port: int,
     num_workers: int,
     relay_socket_path: Path | None,
-    keys: Keys,
+    groups: tuple[Keys, ...],
     preload: str,
 ) -> None:
     """Be a machine: workers with a server of their own, and a relay to the head's server."""
     find = _find_master(master_host, master_port)
     with Keeper() as keeper, _own_server(relay_socket_path) as below:
         _import(preload)
-        relay = functools.partial(_relay, find, lambda: below.url, _machine(), keys, _always)
-        crew = _crew(num_workers, lambda: below.url, keys, below)
-        _keep(keeper, [Kept("the relay", functools.partial(_without, below, relay)), *crew])
+        crew = _crew(num_workers, lambda: below.url, groups, below)
+        for keys in groups:
+            relay = functools.partial(_relay, find, lambda: below.url, _machine(), keys, _always)
+            crew.append(Kept("the relay", functools.partial(_without, below, relay)))
+        _keep(keeper, crew)
 
 
 @cli.command()
@@ -231,7 +244,9 @@ def _import(package: str) -> None:
         importlib.import_module(package)  # once here rather than once in every worker
 
 
-def _crew(number: int, find: Find, keys: Keys, own: Server | None = None) -> list[Kept]:
+def _crew(
+    number: int, find: Find, groups: tuple[Keys, ...], own: Server | None = None
+) -> list[Kept]:
     """Workers; one that dies is followed by another of its name.
 
     So its successor's first word takes back what the dead one said to hold.
@@ -239,7 +254,7 @@ def _crew(number: int, find: Find, keys: Keys, own: Server | None = None) -> lis
     machine = _machine()
     crew = []
     for i in range(number):
-        work: Callable[[], None] = functools.partial(_work, find, f"{machine}-{i}", keys, i == 0)
+        work: Callable[[], None] = functools.partial(_work, find, f"{machine}-{i}", groups, i == 0)
         if own is not None:
             work = functools.partial(_without, own, work)
         crew.append(Kept(f"worker {i}", work))
@@ -267,20 +282,40 @@ def _always(seconds: float = 0.0) -> bool:
 # --- the processes
 
 
-def _work(find: Find, name: str, keys: Keys, speaks: bool) -> None:
+def _work(find: Find, name: str, groups: tuple[Keys, ...], speaks: bool) -> None:
     """A worker process: serve whichever server is there."""
     with threadpool_limits(1):
-        waiting = _Waiting(speaks)
-        while True:
+        if len(groups) == 1:
+            _serve(find, name, groups[0], speaks, NO_TURNS)
+        turn, ended = threading.Lock(), queue.SimpleQueue[BaseException]()
+
+        def serve_one(keys: Keys, speaks: bool) -> None:
             try:
-                serve(WorkerClient(connect(find()), name, keys), lambda: True)
-            except PasswordError as error:
-                raise HopelessError(str(error)) from error
-            except (redis.RedisError, ServerError) as error:
-                waiting.say(error)
-                time.sleep(LOOK_SECONDS)
-            else:
-                waiting.over()
+                _serve(find, name, keys, speaks, turn)
+            except BaseException as error:
+                ended.put(error)
+
+        for number, keys in enumerate(groups):
+            wanted = keys, speaks and number == 0
+            threading.Thread(target=serve_one, args=wanted, name=keys.prefix, daemon=True).start()
+        raise ended.get()
+
+
+def _serve(
+    find: Find, name: str, keys: Keys, speaks: bool, turn: AbstractContextManager[object]
+) -> None:
+    """Serve the heads of one group, when it is this group's turn."""
+    waiting = _Waiting(speaks)
+    while True:
+        try:
+            serve(WorkerClient(connect(find()), name, keys), lambda: True, turn)
+        except PasswordError as error:
+            raise HopelessError(str(error)) from error
+        except (redis.RedisError, ServerError) as error:
+            waiting.say(error)
+            time.sleep(LOOK_SECONDS)
+        else:
+            waiting.over()
 
 
 def _relay(find_above: Find, find_below: Find, name: str, keys: Keys, lasts: Any) -> None:

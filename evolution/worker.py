@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from evolution.problem import Problem
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+NO_TURNS = contextlib.nullcontext()
 TASKS_HELD = 4  # of a run whose generations overlap, workers meet several tasks by turns
 
 
@@ -31,11 +33,16 @@ class SupplyError(LookupError):
     """What a task needs is not there: the task is over, or somebody has deleted keys."""
 
 
-def serve(client: WorkerClient, goes_on: Callable[[], bool]) -> None:
+def serve(
+    client: WorkerClient,
+    goes_on: Callable[[], bool],
+    turn: AbstractContextManager[object] = NO_TURNS,
+) -> None:
     """Work until told to stop; a new run, of any algorithm, is picked up by itself.
 
     Args:
         goes_on: asked at least every second, and between batches of work.
+        turn: held while work is done: several groups of one process take turns.
     Raises:
         redis.ConnectionError: the server is gone; calling again is safe.
     """
@@ -66,7 +73,8 @@ def serve(client: WorkerClient, goes_on: Callable[[], bool]) -> None:
                         client.give_back(ticket)
                         voice.say(session.run_id, able=False)
                 if session and session.run_id == ticket.run and session.fetch(ticket.task):
-                    session.work(ticket, idle_since, voice)
+                    with voice.wait_for(turn, ticket):
+                        session.work(ticket, idle_since, voice)
                     idle_since = time.perf_counter()
         finally:
             if session:
@@ -95,6 +103,14 @@ class _Voice:
         """Nothing is held any more; what was, is answered."""
         if self._holds:
             self.say(self._doing)
+
+    def wait_for(
+        self, turn: AbstractContextManager[object], ticket: Ticket
+    ) -> AbstractContextManager[object]:
+        """Hold a ticket until it is this group's turn, which may last."""
+        if turn is not NO_TURNS:
+            self.say(ticket.run, [ticket])
+        return turn
 
     def check(self) -> None:
         """Raise what stopped it."""

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,10 +124,16 @@ def open_workplace(settings: RunSettings, engine: str) -> Iterator[Workplace]:
 
 
 @contextlib.contextmanager
-def open_private_workplace(num_workers: int, engine: str) -> Iterator[Workplace]:
-    """Start a server and workers for the caller alone, whatever else runs on this machine."""
-    with start_server() as server, OwnCrew(server.url, num_workers, engine) as crew:
-        yield Workplace(connect(server.url), crew=crew, own_server=server)
+def open_private_workplace(
+    num_workers: int, engine: str, groups: Sequence[str] = ("default",)
+) -> Iterator[Workplace]:
+    """Start a server and workers for the caller alone, whatever else runs on this machine.
+
+    Args:
+        groups: that the workers serve in turn; the workplace is of the first.
+    """
+    with start_server() as server, OwnCrew(server.url, num_workers, engine, groups) as crew:
+        yield Workplace(connect(server.url), groups[0], crew=crew, own_server=server)
 
 
 class OwnCrew:
@@ -136,17 +142,18 @@ class OwnCrew:
     Should the keeper be killed, another is started with new workers.
     """
 
-    def __init__(self, url: str, num_workers: int, engine: str) -> None:
+    def __init__(self, url: str, num_workers: int, engine: str, groups: Sequence[str]) -> None:
         """Start them.
 
         Args:
             url: of their server.
             engine: that they should import before they are asked to.
+            groups: that they serve in turn.
         """
         preload = engine if engine == "envpool" else ""
         self._command = [sys.executable, str(WORKER_SCRIPT), "start-workers"]
         self._command += [f"--num_workers={num_workers}", f"--preload={preload}"]
-        self._command.append("--until_stdin_ends")
+        self._command += [f"--group={','.join(groups)}", "--until_stdin_ends"]
         self._url = url
         self._start()
 

@@ -39,10 +39,16 @@ def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:
     for name in MACHINES:
         if config[name] is not None:
             whole_number(name, config[name], 1)
-            log.warning("%s=%s is for machines that are rented: no effect here", name, config[name])
     if not isinstance(config["save_generations"], bool):
         whole_number("save_generations", config["save_generations"], 1)
     check_sizes(**{name: config[name] for name in (*SIZES, *AGAIN)})
+
+
+def warn_of_machines(config: Mapping[str, Any]) -> None:
+    """Say what of the config has no effect on this machine."""
+    for name in MACHINES:
+        if config[name] is not None:
+            log.warning("%s=%s is for machines that are rented: no effect here", name, config[name])
 
 
 def check_sizes(

@@ -1,19 +1,21 @@
 """Deep genetic algorithms: python ga/experiment.py with lander"""
 
 import logging
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cluster.clients import AnotherHeadError
 from cluster.redis_server import ServerError
 from evolution.configs import SHARED
+from evolution.fellows import fellows
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 from evolution.seeding import Seeding
 from evolution.session import Session
 from evolution.strategy import Strategy
 from ga.atari_configs import ATARI
-from ga.config import AGAIN, MINIMA, SIZES, checked_config, tensor_shapes
+from ga.config import AGAIN, MINIMA, SIZES, checked_config, tensor_shapes, warn_of_machines
 from ga.settings_file import translated
 from policy.base import Policy
 from store.experiment import CHECKED_COMMANDS, ConfigError, in_one_line, new_experiment
@@ -104,6 +106,7 @@ def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) 
     if command_name in CHECKED_COMMANDS:
         with in_one_line(ConfigError, ValueError, ServerError, AnotherHeadError):
             checked_config(config)
+        warn_of_machines(config)
     return {}
 
 
@@ -117,7 +120,10 @@ def run(
     """Evolve genomes; the result is the mean return of the last elite on fresh episodes."""
     del env_kwargs, network_kwargs  # named above because Sacred adds keys only to what is asked for
     settings, problem = checked_config(_config)
-    with Session(_run, _config, (settings, problem), make_strategy) as session:
+    with (
+        fellows(_run, _config, settings, problem.engine),
+        Session(_run, _config, (settings, problem), make_strategy) as session,
+    ):
         outputs = outputs_of(session, _run, _config, problem)
         for generation in session.generations():
             session.record(outputs.add(generation))
@@ -149,4 +155,6 @@ def outputs_of(
 
 if __name__ == "__main__":
     set_up_program()
-    ex.run_commandline()
+    finished = ex.run_commandline()
+    if finished is not None and finished.info.get("failed fellows"):
+        sys.exit(1)

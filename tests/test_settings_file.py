@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from commands import EXPERIMENT, ROOT, Place, complaint, run_here
+from commands import EXPERIMENT, ROOT, complaint, run_here
 
 import es.experiment
 from ga.experiment import ex
@@ -99,13 +99,10 @@ def test_files_that_are_no_configs(
     assert not (written.parent / "pwned").exists()
 
 
-@pytest.mark.slow
-def test_a130_from_the_shell() -> None:
-    with Place() as place:
-        (place.folder / "settings.yaml").write_text(SMALL)
-        assert "vm_cpus = 16" in place.run(
-            EXPERIMENT_GA, "print_config", "with", "sphere", "settings.yaml"
-        )
-        refused = place.start(EXPERIMENT, "with", "settings.yaml")  # ES knows no survivors
-        assert refused.end() == 1
-        assert "no config key" in complaint(refused.err)
+def test_a_run_without_survivors_refuses_ibms_settings(
+    written: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    written.write_text(SMALL)
+    with pytest.raises(SystemExit):
+        es.experiment.ex.run_commandline([EXPERIMENT, "with", "sphere", "settings.yaml", "-u"])
+    assert "no config key" in complaint(capfd.readouterr().err)
