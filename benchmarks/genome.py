@@ -88,6 +88,7 @@ class Generation:
         self.genome: Genome = (*shared, *self._draw(1))
         anchors = Anchors(noise)
         self._messages: dict[str, bytes] = {}
+        self._room = np.zeros((1, self.dim), np.float32)
         self._tasks = [self._posted(anchors, [self.genome])]
         for _ in range(tasks):
             parents = [(*shared, index) for index in self._draw(PARENTS)]
@@ -134,7 +135,7 @@ class Generation:
         """A worker's share of the next task; returns how many candidates that is."""
         told = self._tasks.pop()
         for row in range(len(told)):
-            told.thetas([row], self._worker)
+            told.write([row], self._worker, self._room)
         return len(told)
 
     def cold(self) -> float:
