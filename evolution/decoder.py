@@ -106,13 +106,16 @@ class Decoder:
 
     def _added(self, theta: np.ndarray, indices: Sequence[int], sigma: float) -> np.ndarray:
         """Mutations added one after the other: each parameter sees them in their order."""
-        self.additions += len(indices)
-        dim, result, scale = len(theta), theta.copy(), np.float32(sigma)
+        first, *others = indices
+        result = np.empty_like(theta)
+        self.mutate(theta, first, sigma, result)
+        self.additions += len(others)
+        dim, scale = len(theta), np.float32(sigma)
         steps = np.empty(min(STRIDE, dim), np.float32)
-        for start in range(0, dim, STRIDE):
+        for start in range(0, dim, STRIDE) if others else ():
             part = result[start : start + STRIDE]
             step = steps[: len(part)]
-            for index in indices:
+            for index in others:
                 np.multiply(self.noise.get(index + start, len(part)), scale, out=step)
                 np.add(part, step, out=part)
         return result

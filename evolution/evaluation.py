@@ -12,7 +12,7 @@ import numpy as np
 from evolution.answers import HERE, Answer, Layout, PartShape
 from evolution.decoder import Decoder
 from evolution.noise import NoiseTable, check_room
-from evolution.population import Population
+from evolution.population import Lineages, Population
 from evolution.problem import Problem
 from evolution.simulator import Simulator
 
@@ -123,6 +123,7 @@ class PieceRunner:
         check_room(noise.size, policy.num_params)
         self.simulator = Simulator(engine, policy, decode, problem.max_steps)
         self._decoder = Decoder(noise, fetch=fetch)
+        self._thetas = np.empty((0, policy.num_params), np.float32)
 
     def evaluate(
         self, parts: Sequence[Part], pieces: Sequence[int]
@@ -154,20 +155,31 @@ class PieceRunner:
             yield [work[i] for i in np.flatnonzero(lot_of == lot)]
 
     def _play(self, work: list[tuple[Part, int]]) -> tuple[np.ndarray, np.ndarray]:
-        thetas, seeds = [], []
+        thetas = self._room(sum(part.population.group for part, _ in work))
+        seeds = list[np.ndarray]()
         for part, own in itertools.groupby(work, key=lambda entry: entry[0]):
             pieces = [piece for _, piece in own]
             group = part.population.group
             rows = [piece * group + member for piece in pieces for member in range(group)]
-            thetas.append(part.population.thetas(rows, self._decoder))
+            here = thetas[len(seeds) : len(seeds) + len(rows)]
+            if isinstance(part.population, Lineages):
+                part.population.write(rows, self._decoder, here)
+            else:
+                here[:] = part.population.thetas(rows, self._decoder)
             seeds += list(np.repeat(part.env_seeds[pieces], group, axis=0))
         episodes = np.array([len(row) for row in seeds])
         owners = np.repeat(np.arange(len(seeds)), episodes)
         flat = np.concatenate(seeds)
-        returns, lengths = self.simulator.play(np.concatenate(thetas), owners, flat)
+        returns, lengths = self.simulator.play(thetas, owners, flat)
         first = np.cumsum(episodes) - episodes
         fitness = np.add.reduceat(returns, first) / episodes
         return fitness.astype(np.float32), np.add.reduceat(lengths, first)
+
+    def _room(self, rows: int) -> np.ndarray:
+        """Where to write thetas until the next call: float32[rows, dim]."""
+        if len(self._thetas) < rows:
+            self._thetas = np.empty((rows, self.simulator.policy.num_params), np.float32)
+        return self._thetas[:rows]
 
     def close(self) -> None:
         self.simulator.engine.close()

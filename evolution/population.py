@@ -152,22 +152,29 @@ class Lineages:
 
     def thetas(self, rows: Sequence[int], decoder: Decoder) -> np.ndarray:
         written = np.empty((len(rows), self.dim), np.float32)
+        self.write(rows, decoder, written)
+        return written
+
+    def write(self, rows: Sequence[int], decoder: Decoder, out: np.ndarray) -> None:
+        """Write the candidates in ``rows`` into ``out``, float32[len(rows), dim].
+
+        New memory costs as much as a mutation: whoever has some should hand it over.
+        """
         parent, theta = -1, np.empty(0, np.float32)
         # Children of one parent one behind the other: it is looked up once.
         for place in np.argsort(self.parent_of[np.asarray(rows, np.int64)], kind="stable"):
             own, mutation = (int(each[rows[place]]) for each in (self.parent_of, self.mutations))
             if own < 0:
-                written[place] = decoder.ancestor(mutation, self.shapes)
+                out[place] = decoder.ancestor(mutation, self.shapes)
                 continue
             if own != parent:
                 anchor = self.anchors[own] if len(self.anchors) else ""
                 theta = decoder.write(self.parent(own), self.shapes, self.sigma, anchor)
                 parent = own
             if mutation < 0:
-                written[place] = theta
+                out[place] = theta
             else:
-                decoder.mutate(theta, mutation, self.sigma, written[place])
-        return written
+                decoder.mutate(theta, mutation, self.sigma, out[place])
 
 
 KINDS: dict[str, Any] = {cls.kind: cls for cls in (Mirrored, Repeated, Dense, Lineages)}

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -13,6 +14,7 @@ from test_deep_ga import SETTINGS, evaluated, play, shapes_of, start
 from test_evaluators import Stage
 
 from evolution import lookout, redis_evaluator
+from evolution.answers import Answer
 from evolution.decoder import Genome
 from evolution.evaluation import Evaluations, LocalEvaluator, PieceRunner
 from evolution.loop import History, evolve
@@ -256,3 +258,40 @@ def test_a036_a_run_of_many_rounds_goes_on_as_if_it_had_never_stopped(
     assert played + go_on(second, after, 99) == expected
     assert second.theta.tobytes() == whole.theta.tobytes()
     assert after.steps == history.steps
+
+
+class Tardy(LocalEvaluator):
+    """Its workers answer each task, and once more the task that was so many tasks before it."""
+
+    late: int
+
+    def answers(self) -> list[Answer]:
+        (answer,) = super().answers()
+        unused = np.zeros(len(answer.rows), np.bool_)
+        return [answer, replace(answer, age=self.late, used=unused)]
+
+    def metrics(self) -> dict[str, float]:
+        return {"results skipped": 5.0, "frac. results skipped": 0.25, "workers alive": 3.0}
+
+
+@pytest.mark.parametrize(("late", "expected"), [(1, [0, 1, 1]), (2, [0, 0, 1]), (3, [0, 0, 0])])
+def test_a038_what_comes_too_late_is_told_with_its_generation_and_counted(
+    late: int, expected: list[int], sphere: Any, noise: NoiseTable
+) -> None:
+    """Three rounds in each of four generations: children, more of them, the best of them."""
+    settings = SETTINGS | {"episodes_per_batch": 70, "reevaluate_top": 8, "n_reevals": 2}
+    ga = DeepGA(shapes_of(sphere), noise, **settings)
+    with Tardy(sphere, noise) as evaluator:
+        evaluator.late = late
+        how: dict[str, Any] = {"episodes": 1, "eval_episodes": 1, "seeding": Seeding(4)}
+        generations = list(evolve(ga, evaluator, generations=4, **how))
+    for number, generation in enumerate(generations):
+        invalid = [each for each in generation.answers if not each.used.any()]
+        assert len(invalid) == 3
+        assert generation.metrics["results skipped"] == 15.0
+        assert generation.metrics["frac. results skipped"] == 0.25
+        assert generation.metrics["workers alive"] == 3.0
+        if number == 3:
+            found = [next(each.results(number, 0.0)).generation - 2 for each in invalid]
+            assert found == expected
+            assert not any(row.valid for each in invalid for row in each.results(number, 0.0))
