@@ -240,9 +240,9 @@ class Crew:
 
     def _command(self, host: str) -> list[str]:
         step = ["srun", "--nodes=1", "--ntasks=1", f"--cpus-per-task={self.workers}", "--overlap"]
-        master = [f"--master_host={self.master[0]}", f"--master_port={self.master[1]}"]
-        program = [sys.executable, str(ROOT / "es" / "worker.py"), "workers", *master]
-        return [*step, f"--nodelist={host}", *program, f"--num_workers={self.workers}"]
+        program = [sys.executable, str(ROOT / "cluster" / "slurm_node.py")]
+        host_and_port = [self.master[0], str(self.master[1])]
+        return [*step, f"--nodelist={host}", *program, *host_and_port, str(self.workers)]
 
 
 def _end_all(processes: list["subprocess.Popen[bytes]"]) -> None:

@@ -20,4 +20,12 @@ class PacedSphere(Sphere):
         return super().step(action)
 
 
+class BrokenSphere(Sphere):
+    """Fails when it is played, and not before."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        raise RuntimeError("a broken sphere")
+
+
+gym.register(id="BrokenSphere-v0", entry_point="paced:BrokenSphere")
 gym.register(id="PacedSphere-v0", entry_point="paced:PacedSphere")

@@ -133,25 +133,26 @@ def test_a120_a_dry_run_tells_jobs_and_cost_and_without_yes_it_asks(
 
 @pytest.mark.slow
 def test_a120_what_fails_is_told_and_what_is_done_is_skipped(desk: Desk) -> None:
-    """A run of ES cannot begin with the policy of a run that is not there."""
-    grid = (CONFIG, "--seeds=1", "-y", "--jobs=2")
-    first = desk.launch(*grid, "--vary=load_from=None,99")
-    assert first.end() == 1
-    assert "1 are done, 1 failed" in complaint(
-        first.err.replace("ERROR", "WARN").partition("Er")[2]
+    desk.env["PYTHONPATH"] = str(ROOT / "tests")
+    config = f"--config={' '.join(setting(**TINY))}"
+    first = desk.launch(
+        *(config, "-y", "--jobs=2", "--envs=paced:BrokenSphere-v0,paced:PacedSphere-v0")
     )
+    assert first.end() == 1
+    assert "Error: of 2 jobs 1 are done, 1 failed" in first.err
     jobs = desk.jobs()
-    failed, done = jobs["load-from=99-seed=1"], jobs["load-from=None-seed=1"]
+    failed, done = jobs["paced-BrokenSphere-v0-seed=1"], jobs["paced-PacedSphere-v0-seed=1"]
     assert (failed.status, done.status) == (FAILED, DONE)
-    assert "no run 99" in failed.state()["reason"] and failed.state()["reason"] in first.err
+    assert "a broken sphere" in failed.state()["reason"]
+    assert f"failed: {failed.name}: {failed.state()['reason']}" in first.err
     before = done.head_log.stat().st_mtime_ns
-    second = desk.launch(*grid[:1], "--seeds=1,2", *grid[2:], "--vary=load_from=None").succeed()
+    second = desk.launch(config, "-y", "--seeds=1,2", "--envs=paced:PacedSphere-v0").succeed()
     assert "2 jobs, 1 of them done: 1 to run" in second and "2 of 2 jobs are done" in second
     assert done.head_log.stat().st_mtime_ns == before
-    runs = [job.state()["run"] for job in desk.jobs().values() if job.status == DONE]
-    assert len(set(runs)) == 2
+    finished = [job.state()["run"] for job in desk.jobs().values() if job.status == DONE]
+    assert len(set(finished)) == 2
     assert (desk.grid / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    assert re.search(r"Sphere-v0  load_from=None  runs 2  final -", second)
+    assert re.search(r"paced:PacedSphere-v0  all  runs 2  final -", second)
 
 
 @pytest.mark.slow

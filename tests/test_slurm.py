@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from commands import Command, Place, complaint, run_here, setting, wait_until
 from slurm_stub import StubSlurm
 
+from cluster import slurm_node
 from cluster.jobs import DONE, JobFolder
 from cluster.launch import cli
 from cluster.providers import Plan, ProviderError, provider
@@ -142,6 +145,25 @@ def test_a_job_is_listed_followed_and_ended(cluster: Cluster) -> None:
     assert "interrupted" in cluster.run(MANAGE, "list")
     gone = cluster.start(MANAGE, "kill", "endless", "-y")
     assert gone.end() == 1 and "not in the queue" in complaint(gone.err)
+
+
+def test_nodes_that_lost_the_first_one_have_the_job_begin_again(
+    slurm: StubSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("EVO_REDIS_PASSWORD", "secret")
+    monkeypatch.setattr(slurm_node, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(slurm_node, "LOOK_SECONDS", 0.05)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    try:
+        done = CliRunner().invoke(slurm_node.cli, ["127.0.0.1", str(port), "1"])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert done.exit_code == 0, done.output
+    assert slurm.calls("scontrol") == [["requeue", "7"]]
 
 
 # --- bad input
