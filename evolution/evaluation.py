@@ -146,7 +146,8 @@ class PieceRunner:
         episodes = np.array([len(row) for row in seeds])
         owners = np.repeat(np.arange(len(seeds)), episodes)
         flat = np.concatenate(seeds)
-        returns, lengths = self.simulator.play(np.concatenate(thetas), owners, flat)
+        played = thetas[0] if len(thetas) == 1 else np.concatenate(thetas)
+        returns, lengths = self.simulator.play(played, owners, flat)
         first = np.cumsum(episodes) - episodes
         fitness = np.add.reduceat(returns, first) / episodes
         return fitness.astype(np.float32), np.add.reduceat(lengths, first)
