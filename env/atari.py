@@ -72,7 +72,7 @@ class AtariEngine:
     """
 
     name = "atari"
-    max_lanes = 64
+    max_lanes = 4  # a lane costs the same beside any others, and few large networks fit caches
     best_lanes = 4
 
     def __init__(self, env_id: str, env_kwargs: dict[str, Any] | None = None) -> None:

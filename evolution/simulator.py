@@ -60,10 +60,10 @@ class Simulator:
         for number in range(batches):
             part = slice(number * total // batches, (number + 1) * total // batches)
             needed, owners_of_part = np.unique(owners[part], return_inverse=True)
+            # New memory for large thetas costs more than to fill it.
+            played = thetas if len(needed) == len(thetas) else thetas[needed]
             with one_blas_thread():
-                returns[part], lengths[part] = self._play_batch(
-                    thetas[needed], owners_of_part, seeds[part]
-                )
+                returns[part], lengths[part] = self._play_batch(played, owners_of_part, seeds[part])
         if not np.isfinite(returns).all():
             bad = int(np.flatnonzero(~np.isfinite(returns))[0])
             raise EpisodeError(f"the episode of seed {seeds[bad]} returned {returns[bad]}")

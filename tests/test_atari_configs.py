@@ -43,6 +43,7 @@ def run(name: str, **config: Any) -> Run:
         signal.signal(signal.SIGTERM, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [config.__name__ for config in ATARI])
 def test_a003_named_config_finishes_two_tiny_generations(name: str) -> None:
     done = run(name)
