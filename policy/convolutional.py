@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 BRIGHTEST = 255  # a picture's values are divided by it
+UNITS = 32  # of a fully connected layer, whose weights stay in the cache from lane to lane
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ class Convolutional(Twin):
     Each observation is computed by itself, by the same few calls of the same shapes, so that its
     outputs have the same bits whoever is computed beside it. A convolution over one picture is a
     product of matrices that is large enough for BLAS as it is; of the fully connected layers, what
-    costs is to read the weights, and a lane's follow on those of the lane before in the cache when
-    both have the same theta.
+    costs is to read the weights, which is done once for all lanes with the same theta.
 
     Args:
         observation_space: a Box of pictures, channels first, from 0 to 255.
@@ -79,8 +79,6 @@ class Convolutional(Twin):
         self._convolutions = self._lay_out()
         last = self._convolutions[-1]
         self._widths = (last.values.size, *self.hidden, self._outputs)
-        self._flat = np.empty(last.values.size, np.float32)
-        self._hidden = [np.empty(width, np.float32) for width in self._widths[1:]]
         self._shapes = [shape for each in self._convolutions for shape in each.shapes]
         for width, next_width in pairwise(self._widths):
             self._shapes += [(next_width, width), (next_width,)]
@@ -145,28 +143,40 @@ class Convolutional(Twin):
             ) from None
         if not self._layers:
             raise PolicyError("no parameters yet: call load(thetas) before act")
+        owners = self._owners[lanes]
+        features = np.empty((len(lanes), self._widths[0]), np.float32)
+        for row, owner in enumerate(owners.tolist()):
+            self._look(pictures[row], self._layers[owner], features[row])
         outputs = np.empty((len(lanes), self._outputs), np.float32)
-        for row, owner in enumerate(self._owners[lanes].tolist()):
-            self._forward(pictures[row], self._layers[owner], outputs[row])
+        for owner in np.unique(owners).tolist():
+            rows = owners == owner
+            outputs[rows] = self._connect(features[rows], self._layers[owner])
         return outputs
 
-    def _forward(self, picture: np.ndarray, tensors: list[np.ndarray], outputs: np.ndarray) -> None:
+    def _look(self, picture: np.ndarray, tensors: list[np.ndarray], features: np.ndarray) -> None:
+        """Compute the convolutions of one picture."""
         np.copyto(self._convolutions[0].inside, picture.transpose(1, 2, 0))
         layers = zip(tensors[::2], tensors[1::2], strict=True)
         for convolution, (kernels, bias) in zip(self._convolutions, layers, strict=False):
             convolution.compute(kernels, bias)
         channels_first = self._convolutions[-1].values.transpose(2, 0, 1)
-        np.copyto(self._flat.reshape(channels_first.shape), channels_first)
-        vector = self._flat
+        np.copyto(features.reshape(channels_first.shape), channels_first)
+
+    def _connect(self, values: np.ndarray, tensors: list[np.ndarray]) -> np.ndarray:
+        """Compute the fully connected layers of rows that share a theta."""
         begin = 2 * len(self._convolutions)
-        connected = zip(self._hidden, tensors[begin::2], tensors[begin + 1 :: 2], strict=True)
-        for place, (unit_values, weights, bias) in enumerate(connected, 1):
-            np.matmul(weights, vector, out=unit_values)
-            np.add(unit_values, bias, out=unit_values)
-            if place < len(self._hidden):
-                np.maximum(unit_values, 0, out=unit_values)
-            vector = unit_values
-        outputs[:] = vector
+        layers = list(zip(tensors[begin::2], tensors[begin + 1 :: 2], strict=True))
+        for place, (weights, bias) in enumerate(layers, 1):
+            said = np.empty((len(values), len(bias)), np.float32)
+            for first in range(0, len(bias), UNITS):
+                part = weights[first : first + UNITS]
+                for vector, row in zip(values, said, strict=True):
+                    np.matmul(part, vector, out=row[first : first + UNITS])
+            np.add(said, bias, out=said)
+            if place < len(layers):
+                np.maximum(said, 0, out=said)
+            values = said
+        return values
 
     def _build(self) -> "torch.nn.Module":
         from policy.picture_module import PictureModule
