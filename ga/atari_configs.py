@@ -12,7 +12,7 @@ def atari():
     n_elite_candidates = 10
     n_evals = 30
     sigma = 0.002
-    num_generations = 250
+    n_tsteps = 250_000_000
     final_episodes = 200
     noise_size = 250_000_000
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import run_here, setting
+from commands import ROOT, run_here, setting
 from pymongo.database import Database
 from stored import run_stored
 from test_resume import Runs, digest, runs  # noqa: F401 (a fixture)
@@ -67,7 +67,9 @@ def test_a040_the_example_of_how_to_read_a_file_works(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("Generation_12.npz").write_bytes(UNEVEN.to_bytes())
-    example = textwrap.dedent(str(ga.survivors.__doc__).partition("left:\n\n")[2])
+    readme = (ROOT / "README.md").read_text().partition("**Survivors.**")[2]
+    example = readme.partition("```python\n")[2].partition("```")[0]
+    assert example in textwrap.dedent(str(ga.survivors.__doc__).partition("left:\n\n")[2])
     names: dict[str, Any] = {}
     exec(example, names)
     assert names["best_score"] == 3.5
