@@ -108,6 +108,15 @@ class Server:
         return 0
 
     @property
+    def answers(self) -> bool:
+        """True if it is up at this moment."""
+        try:
+            with client_of(self.url, silence=ANSWER_SECONDS, retries=0) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    @property
     def password_file(self) -> Path:
         """Where the password of the workers' user is, if there is such a user."""
         return self.folder / f"{WORKER_USER}-password"

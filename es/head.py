@@ -101,7 +101,7 @@ def _stay(server: Server, lasts: Callable[..., bool]) -> None:
     while lasts(1.0):
         if server.ended:
             raise click.ClickException("the server has ended by itself")
-        if server.deaths > deaths:
+        if server.deaths > deaths and server.answers:
             deaths = server.deaths
             click.echo(f"the server died and was started again, empty ({deaths} times so far)")
             sys.stdout.flush()
