@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import Command, Place, complaint, record
+from commands import Command, Place, complaint, record, run_here
+
+from ga.experiment import ex
 
 GA = "ga/experiment.py"
 TINY = (
@@ -39,3 +41,10 @@ def test_a036_a_run_says_what_ended_it_and_refuses_limits_that_are_none() -> Non
         (run,) = (path for path in (place.folder / "runs").iterdir() if path.name.isdigit())
         assert record(run, "info")["ended by"] == said[1]
         assert min(record(run, "metrics")["MutEps"]["values"]) >= 10
+
+
+@pytest.mark.slow
+def test_a042_the_pole_is_balanced() -> None:
+    """Seed 1 takes 13 generations."""
+    run = run_here("cartpole", experiment=ex, seed=1, evaluator="local", num_generations=20)
+    assert run.result >= 475  # the score at which the task counts as solved
