@@ -11,7 +11,6 @@ its layers, a batch normalization that never gathered statistics, changes nothin
 """
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from policy.base import PolicyError, sizes
+from policy.filters import Filters
 from policy.twin import Twin
 
 if TYPE_CHECKING:
@@ -27,27 +27,6 @@ if TYPE_CHECKING:
 
 BRIGHTEST = 255  # a picture's values are divided by it
 UNITS = 32  # of a fully connected layer, whose weights stay in the cache from lane to lane
-
-
-@dataclass(frozen=True)
-class Filters:
-    """A convolutional layer."""
-
-    units: int
-    size: int  # of the square that a unit sees
-    stride: int
-    padded: bool = False  # with zeros, such that a stride of 1 would keep the picture's size
-
-    def padding(self, length: int) -> tuple[int, int]:
-        """Zeros before and after a side of the picture; the odd one comes after."""
-        if not self.padded:
-            return 0, 0
-        zeros = max((-(-length // self.stride) - 1) * self.stride + self.size - length, 0)
-        return zeros // 2, zeros - zeros // 2
-
-    def places(self, length: int) -> int:
-        """Positions along a side of the picture."""
-        return (length + sum(self.padding(length)) - self.size) // self.stride + 1
 
 
 class Convolutional(Twin):

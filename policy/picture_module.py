@@ -3,13 +3,11 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from policy.convolutional import Filters
+from policy.filters import Filters
 
 BRIGHTEST = 255
 
@@ -18,7 +16,7 @@ class PictureModule(nn.Module):
     """Convolutions, then linear layers, ReLU between them; reads values from 0 to 255."""
 
     def __init__(
-        self, shape: Sequence[int], filters: Sequence["Filters"], widths: Sequence[int]
+        self, shape: Sequence[int], filters: Sequence[Filters], widths: Sequence[int]
     ) -> None:
         """Make it.
 
