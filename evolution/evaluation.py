@@ -92,6 +92,9 @@ class Evaluator(Protocol):
     def gather(self) -> list[Evaluations]:
         """Wait for the task that was submitted first: one ``Evaluations`` for each part."""
 
+    def gather_any(self) -> tuple[int, list[Evaluations]]:
+        """Wait for the task that is complete first: its place among those on their way, and it."""
+
     def discard(self) -> None:
         """Forget the tasks that were submitted and not gathered."""
 
@@ -202,6 +205,9 @@ class LocalEvaluator:
     def evaluate(self, parts: Sequence[Part]) -> list[Evaluations]:
         self.submit(parts)
         return self.gather()
+
+    def gather_any(self) -> tuple[int, list[Evaluations]]:
+        return 0, self.gather()
 
     def gather(self) -> list[Evaluations]:
         parts = self._submitted.popleft()

@@ -116,3 +116,12 @@ class Gathering:
     @property
     def total_steps(self) -> int:
         return int(self._steps.sum())
+
+
+class Counts:
+    """What came while a task was gathered."""
+
+    def __init__(self) -> None:
+        self.used, self.skipped, self.audited, self.rejected = 0, 0, 0, 0
+        self.waited = 0.0
+        self.answers: list[Answer] = []

@@ -260,7 +260,7 @@ def evolve(
         seconds = time.monotonic() - started
         metrics = {
             "gen": float(asked.number),
-            **_metrics(asked.theta, list(seen.by_role().values()), seen.current, history),
+            **measured(asked.theta, list(seen.by_role().values()), seen.current, history),
             **seen.metrics,
             **diagnostics,
             "steps/s": _steps(*seen.told, seen.current) / max(seconds, 1e-9),
@@ -307,7 +307,7 @@ def _steps(*evaluations: Evaluations) -> int:
     return sum(int(each.steps.sum()) for each in evaluations)
 
 
-def _metrics(
+def measured(
     theta: np.ndarray, all_told: Sequence[Evaluations], current: Evaluations, history: History
 ) -> dict[str, float]:
     told, *others = all_told

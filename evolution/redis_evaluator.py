@@ -1,5 +1,6 @@
 """An evaluator whose workers are anywhere: it posts tickets and gathers rows."""
 
+import itertools
 import logging
 import threading
 import time
@@ -20,7 +21,7 @@ from evolution.answers import Answer, Layout
 from evolution.audit import Audit, said_of_each
 from evolution.batches import MAX_SECONDS, Batch, of_one_task, read_sound
 from evolution.evaluation import Evaluations, Part, PieceRunner
-from evolution.gathering import Gathering
+from evolution.gathering import Counts, Gathering
 from evolution.lookout import Lookout, WorkerFailure
 from evolution.messages import (
     FAILURE,
@@ -87,7 +88,7 @@ class RedisEvaluator:
         self._number, self._rate, self._longest = 0, 0.0, MAX_SECONDS
         self._steps: dict[str, float] = {}  # of a piece of each role, in the last task
         self._names: dict[str, int] = {}  # of workers: their numbers
-        self._counts, self._last_counts = _Counts(), _Counts()
+        self._counts, self._last_counts = Counts(), Counts()
         self._away = False
         self._displaced: AnotherHeadError | None = None
         self._closed = threading.Event()
@@ -127,8 +128,16 @@ class RedisEvaluator:
             WorkerFailure: an error of the environment or the policy, as workers reported it.
             AnotherHeadError: this head was away for so long that another took its place.
         """
+        return self._gather(1)[1]
+
+    def gather_any(self) -> tuple[int, list[Evaluations]]:
+        """See ``Evaluator``; raises as ``gather`` does."""
+        return self._gather(len(self._tasks))
+
+    def _gather(self, choice: int) -> tuple[int, list[Evaluations]]:
+        """Wait for one of the first ``choice`` tasks."""
         task = self._tasks[0]
-        while not task.is_complete:
+        while (place := self._complete(choice)) is None:
             if self._displaced is not None:
                 raise self._displaced
             try:
@@ -136,14 +145,19 @@ class RedisEvaluator:
                     self._come_back()
                 if self._accept(self._client.results(TICK)):
                     self._lookout.heard(task)
-                if not task.is_complete:
+                if self._complete(choice) is None:
                     self._lookout.look(task)
                     self._give_up_checks(task)
             except redis.RedisError as error:
                 self._note_away(error)
-        self._tasks.popleft()
+        task = self._tasks[place]
+        del self._tasks[place]
         self._end(task)
-        return task.end()
+        return place, task.end()
+
+    def _complete(self, choice: int) -> int | None:
+        tasks = itertools.islice(self._tasks, choice)
+        return next((place for place, task in enumerate(tasks) if task.is_complete), None)
 
     def discard(self) -> None:
         """See ``Evaluator``."""
@@ -197,7 +211,7 @@ class RedisEvaluator:
         self._rate = task.total_steps / task.elapsed
         self._counts.waited = float(np.mean(task.waits)) if task.waits else 0.0
         self._counts.answers[:0] = task.early
-        self._last_counts, self._counts = self._counts, _Counts()
+        self._last_counts, self._counts = self._counts, Counts()
         self._ended[task.number] = task
         self._ended.pop(task.number - REMEMBERED, None)
         try:
@@ -383,12 +397,3 @@ class RedisEvaluator:
             self._client.close()
         except redis.RedisError as error:
             log.warning("could not tidy up at the redis server: %s", error)
-
-
-class _Counts:
-    """What came while a task was gathered."""
-
-    def __init__(self) -> None:
-        self.used, self.skipped, self.audited, self.rejected = 0, 0, 0, 0
-        self.waited = 0.0
-        self.answers: list[Answer] = []

@@ -116,10 +116,16 @@ class Session:
         """Write evaluations down in another way; to be said before the first generation."""
         self._recorder.list_as(listing)
 
-    def generations(self) -> Iterator[Generation]:
-        """Those that are left, each when it has been evaluated and learnt from."""
+    def generations(
+        self, loop: Callable[..., Iterator[Generation]] = evolve
+    ) -> Iterator[Generation]:
+        """Those that are left, each when it has been evaluated and learnt from.
+
+        Args:
+            loop: `evolve`, or what takes the same.
+        """
         settings = self._settings
-        return evolve(
+        return loop(
             self._strategy,
             self._evaluator,
             generations=settings.num_generations,

@@ -10,10 +10,12 @@ from evolution.checks import checked_run
 from evolution.problem import Problem
 from evolution.settings import RunSettings, above_zero, whole_number
 from policy.base import Policy
+from utils.names import did_you_mean
 
 log = logging.getLogger(__name__)
 
 MACHINES = ("vm_count", "vm_cpus", "vm_mem")
+MODES = ("generational", "async")
 SIZES = ("pop_size", "n_parents", "champions", "n_elite_candidates", "n_evals", "n_reevals")
 MINIMA = ("episodes_per_batch", "timesteps_per_batch")
 AGAIN = ("reevaluate_top",)
@@ -34,6 +36,7 @@ def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:
                 f"overlap={config['overlap']}, {name}={config[name]}: a generation that is asked"
                 " for more when some of it is known cannot be asked ahead; set one of them to 0"
             )
+    _check_mode(config)
     above_zero("sigma", config["sigma"])
     whole_number("count", config["count"], 1)
     for name in MACHINES:
@@ -42,6 +45,17 @@ def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:
     if not isinstance(config["save_generations"], bool):
         whole_number("save_generations", config["save_generations"], 1)
     check_sizes(**{name: config[name] for name in (*SIZES, *AGAIN)})
+
+
+def _check_mode(config: Mapping[str, Any]) -> None:
+    """Asynchronously, a generation is whatever came: nothing can be asked of it as a whole."""
+    if config["mode"] not in MODES:
+        hint = did_you_mean(str(config["mode"]), MODES)
+        raise ValueError(f"mode={config['mode']!r} is none of {', '.join(MODES)}.{hint}")
+    if config["mode"] == "async":
+        for name in (*MINIMA, *AGAIN, "overlap", "log_evaluations"):
+            if config[name]:
+                raise ValueError(f"{name}={config[name]}: needs mode=generational")
 
 
 def warn_of_machines(config: Mapping[str, Any]) -> None:

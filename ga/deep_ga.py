@@ -100,6 +100,7 @@ class DeepGA:
         self._dim = int(tensor_sizes(shapes).sum())
         check_room(noise.size, self._dim)
         self._survivors: list[Individual] = []  # champions first, then new ones, best first
+        self._crowned = 0  # survivors that have earned their place, if children come at any time
         self.elite: Individual | None = None
 
     @property
@@ -123,6 +124,11 @@ class DeepGA:
     def survivors(self) -> tuple[Individual, ...]:
         """The parents of the next generation; champions first, then the others, best first."""
         return tuple(self._survivors)
+
+    @property
+    def pop_size(self) -> int:
+        """Children of a generation."""
+        return self._pop_size
 
     def described(self) -> Lineages | None:
         """See ``DescribesItself``."""
@@ -153,6 +159,40 @@ class DeepGA:
             parent_of=parent_of.astype(np.int64),
             mutations=mutations.astype(np.int64),
         )
+
+    # --- asynchronously; see `evolution.steady`
+
+    def breed(self, rng: np.random.Generator, count: int) -> Lineages:
+        mutations = self._decoder.noise.sample(rng, count, self._dim)
+        genomes = [each.genome for each in self._survivors]
+        parents = rng.integers(len(genomes), size=count) if genomes else np.full(count, -1)
+        return self._lineages(genomes, parents, mutations)
+
+    def absorb(self, children: Lineages, told: Evaluations) -> None:
+        new = [
+            Individual(children.genome(n), float(told.fitness[n])) for n in range(len(told.fitness))
+        ]
+        champions, others = self._survivors[: self._crowned], self._survivors[self._crowned :]
+        self._survivors = (champions + _sorted(others + new))[: self._n_parents]
+
+    def candidates(self) -> Lineages:
+        count = min(self._n_candidates, len(self._survivors))
+        genomes = [each.genome for each in self._survivors[:count]]
+        rows = np.repeat(np.arange(count), self._n_evals)
+        return self._lineages(genomes, rows, np.full_like(rows, -1))
+
+    def crown(
+        self, children: Evaluations, candidates: Lineages, told: Evaluations
+    ) -> dict[str, float]:
+        ranked = self._ranked(candidates, told, self._n_evals)
+        earned = {each.genome for each in ranked}
+        others = [each for each in self._survivors if each.genome not in earned]
+        champions, rest = ranked[: self._champions], ranked[self._champions :]
+        self._survivors = (champions + _sorted(rest + others))[: self._n_parents]
+        self._crowned, self.elite = len(champions), champions[0]
+        return measures(self.elite, children, told, self._n_evals, self._n_parents)
+
+    # --- generation by generation
 
     def further(
         self,
@@ -237,11 +277,21 @@ class DeepGA:
 
     def state(self) -> dict[str, Any]:
         plain = [(list(each.genome), each.score) for each in self._survivors]
-        return {"survivors": copy.deepcopy(plain)}
+        return {"survivors": copy.deepcopy(plain), "crowned": self._crowned}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._survivors = [Individual(tuple(g), score) for g, score in state["survivors"]]
         self.elite = self._survivors[0] if self._survivors else None
+        self._crowned = state["crowned"]
+
+
+def _sorted(individuals: list[Individual]) -> list[Individual]:
+    """The best first."""
+    if not individuals:
+        return []
+    scores = np.array([each.score for each in individuals])
+    last = np.array([each.genome[-1] for each in individuals])
+    return [individuals[row] for row in best_first(scores, last)]
 
 
 def best_first(scores: np.ndarray, indices: np.ndarray) -> np.ndarray:

@@ -2,17 +2,19 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cluster.clients import AnotherHeadError
 from cluster.redis_server import ServerError
 from evolution.configs import SHARED
 from evolution.fellows import fellows
+from evolution.loop import Generation, evolve
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 from evolution.seeding import Seeding
 from evolution.session import Session
+from evolution.steady import evolve_steadily
 from evolution.strategy import Strategy
 from ga.atari_configs import ATARI
 from ga.config import AGAIN, MINIMA, SIZES, checked_config, tensor_shapes, warn_of_machines
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from ga.outputs import Outputs
 
+log = logging.getLogger(__name__)
 ex = new_experiment("GA", globals(), translate=translated)
 for shared in SHARED:
     ex.config(shared)
@@ -39,6 +42,7 @@ def algorithm():  # Such et al. 2018
     n_elite_candidates = 10  # survivors that are evaluated again, on fresh episodes
     n_evals = 30  # times each of them plays a child's episodes
     sigma = 0.005  # standard deviation of a mutation
+    mode = "generational"  # or async: workers never wait, and equal seeds give unequal runs
     save_generations = True  # survivors as Generation_G.npz: True, False, or every so many
     episodes_per_batch = 0  # episodes of a generation at least; it grows until it has so many
     timesteps_per_batch = 0  # likewise steps of the environment
@@ -125,7 +129,7 @@ def run(
         Session(_run, _config, (settings, problem), make_strategy) as session,
     ):
         outputs = outputs_of(session, _run, _config, problem)
-        for generation in session.generations():
+        for generation in session.generations(loop_of(_config["mode"])):
             session.record(outputs.add(generation))
         return session.finish()
 
@@ -138,6 +142,14 @@ def make_strategy(
 
     sizes = {name: config[name] for name in (*SIZES, *MINIMA, *AGAIN)}
     return DeepGA(tensor_shapes(policy), noise, sigma=config["sigma"], **sizes)
+
+
+def loop_of(mode: str) -> Callable[..., Iterator[Generation]]:
+    """What asks and tells the algorithm."""
+    if mode == "generational":
+        return evolve
+    log.warning("mode=async: the result depends on who was faster; it cannot be had again")
+    return evolve_steadily
 
 
 def outputs_of(
