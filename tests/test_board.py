@@ -251,17 +251,17 @@ def test_a006_a_run_shows_all_it_has(visit: Visit) -> None:
     visit.tab("Captured Out", "theta sha256")
     visit.tab("Config", "pop_size")
     visit.tab("Artifacts", "Policy_ep_6.model")
-    visit.tab("Source Files", "source://cluster/wire.py")  # more as one scrolls
+    visit.tab("Source Files", "source://cluster/addresses.py")  # more as one scrolls
     visit.tab("Host Info", "hostname")
     visit.tab("Run Info", "versions")
 
 
 def test_a006_the_sources_are_ours(visit: Visit) -> None:
     visit.open_run("one")
-    visit.tab("Source Files", "source://cluster/wire.py")
-    shown = visit.look_into("cluster/wire.py")
+    visit.tab("Source Files", "source://cluster/addresses.py")
+    shown = visit.look_into("cluster/addresses.py")
     playwright.expect(shown).to_contain_text("import")
-    assert shown.inner_text().strip() == (ROOT / "cluster/wire.py").read_text().strip()
+    assert shown.inner_text().strip() == (ROOT / "cluster/addresses.py").read_text().strip()
 
 
 @pytest.mark.parametrize("name", ["interrupted", "terminated", "failed"])
@@ -274,7 +274,7 @@ def test_a006_runs_that_ended_early_have_their_last_policy(
     visit.page.get_by_text("current fitness", exact=True).first.wait_for()
     visit.tab("Artifacts", last)
     visit.tab("Captured Out", "generation 1/")
-    visit.tab("Source Files", "source://cluster/wire.py")
+    visit.tab("Source Files", "source://cluster/addresses.py")
     visit.tab("Run Info", "versions")
     if name == "failed":
         visit.tab("Fail Trace", "the motor is on fire")
