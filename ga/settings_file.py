@@ -17,7 +17,7 @@ KEYS = {
         "champions": "champions",
     },
 }
-OURS = {"network_kwargs"}  # our own key whose value has keys
+OURS = {"env_kwargs", "network_kwargs"}  # our own keys whose values have keys
 CANDIDATES = 10  # for elite
 
 
