@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ def test_a_killed_keeper_costs_time_alone(
         monkeypatch.setattr(workplace, "SHORT_LIFE_SECONDS", 0.0)
         os.kill(place.crew.keeper.pid, signal.SIGKILL)
         place.crew.keeper.wait()
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in first), "their end")
         with place.evaluator(problem, noise, "1-run", 0.05) as evaluator:
             found = evaluator.evaluate(task)
         second = {each["pid"] for each in workers_alive(server, Keys())}
