@@ -117,15 +117,15 @@ class Session:
         self._recorder.list_as(listing)
 
     def generations(
-        self, loop: Callable[..., Iterator[Generation]] = evolve
+        self, loop: Callable[..., Iterator[Generation]] | None = None
     ) -> Iterator[Generation]:
         """Those that are left, each when it has been evaluated and learnt from.
 
         Args:
-            loop: `evolve`, or what takes the same.
+            loop: what asks and tells the algorithm, with the arguments of `evolve`; None: that.
         """
         settings = self._settings
-        return loop(
+        return (loop or evolve)(
             self._strategy,
             self._evaluator,
             generations=settings.num_generations,

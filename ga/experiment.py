@@ -9,7 +9,7 @@ from cluster.clients import AnotherHeadError
 from cluster.redis_server import ServerError
 from evolution.configs import SHARED
 from evolution.fellows import fellows
-from evolution.loop import Generation, evolve
+from evolution.loop import Generation
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 from evolution.seeding import Seeding
@@ -144,10 +144,10 @@ def make_strategy(
     return DeepGA(tensor_shapes(policy), noise, sigma=config["sigma"], **sizes)
 
 
-def loop_of(mode: str) -> Callable[..., Iterator[Generation]]:
-    """What asks and tells the algorithm."""
+def loop_of(mode: str) -> Callable[..., Iterator[Generation]] | None:
+    """What asks and tells the algorithm; None: the loop of all."""
     if mode == "generational":
-        return evolve
+        return None
     log.warning("mode=async: the result depends on who was faster; it cannot be had again")
     return evolve_steadily
 
