@@ -282,7 +282,7 @@ class DeepGA:
     def restore(self, state: dict[str, Any]) -> None:
         self._survivors = [Individual(tuple(g), score) for g, score in state["survivors"]]
         self.elite = self._survivors[0] if self._survivors else None
-        self._crowned = state["crowned"]
+        self._crowned = state.get("crowned", 0)  # of survivors that were read back, none are
 
 
 def _sorted(individuals: list[Individual]) -> list[Individual]:
