@@ -35,4 +35,4 @@ def test_a083_next_to_nothing_is_done_twice_if_all_is_well() -> None:
     """ga-dist spent 26 % of its workers' time on results that it threw away."""
     population, generations = 2000, 3
     row = ingest_row(Crowd(2, 50, seconds_per_step=0.0002), population, generations)
-    assert row["skipped"] <= 0.05 * population  # nothing, unless others use the machine
+    assert row["skipped"] <= 0.01 * population
