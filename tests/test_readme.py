@@ -2,10 +2,12 @@
 
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
+from functools import partial
 
 import pytest
 from commands import EXPERIMENT, HEAD, ROOT, WORKER, Place
@@ -15,8 +17,9 @@ from es.experiment import ex
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(
-    {m[1].strip() for m in re.finditer(r"(?<![\w/-])python (es/\w+\.py[^`\n#]*)", README)}
+    {m[1].strip() for m in re.finditer(r"(?<![\w/-])python ([a-z_]+/\w+\.py[^`\n#]*)", README)}
 )
+OF_ES = {command for command in COMMANDS if command.startswith("es/")}
 TARGETS = sorted({m[1] for m in re.finditer(r"\bmake ([a-z]+)\b(?=[`\n ]*(?:#|`|\n))", README)})
 TINY = ["num_generations=1", "pop_size=4", "num_episodes=1", "eval_episodes=1", "final_episodes=2"]
 
@@ -27,14 +30,10 @@ def test_the_readme_has_commands() -> None:
 
 
 @pytest.mark.slow
-def test_a008_readme_commands_work() -> None:
+def test_a008_commands_of_evolution_strategies_work() -> None:
     """All of them, on one private machine, in an order that makes sense."""
-    left = set(COMMANDS)
-
-    def take(pattern: str) -> list[str]:
-        found = sorted(command for command in left if re.search(pattern, command))
-        left.difference_update(found)
-        return found
+    left = set(OF_ES)
+    take = partial(take_from, left)
 
     with Place(store=True) as place:
         work_on_two_machines(place, *take("run-server --host"), *take("worker.py workers"))
@@ -61,6 +60,52 @@ def test_a008_readme_commands_work() -> None:
         place.start(*stop.split()).says("server ready")
         end_server(place.runs / "store.sqlite")
     assert not left, "commands that this test does not know how to run"
+
+
+def take_from(left: set[str], pattern: str) -> list[str]:
+    """Those that the pattern is found in; they are left no more."""
+    found = sorted(command for command in left if re.search(pattern, command))
+    left.difference_update(found)
+    return found
+
+
+@pytest.mark.slow
+def test_a008_all_other_commands_work() -> None:
+    """Genetic algorithms, what looks at runs, clusters; two short runs stand for all."""
+    left = set(COMMANDS) - OF_ES
+    with Place(store=True) as place:
+
+        def try_all(pattern: str, *more: str, **instead: str) -> list[str]:
+            """Run what the pattern is found in; returns what each says."""
+            known = {r"\b12(-16)?\b": "1", r"\b17(,18,20)?\b": "2", r"\b10-1\b": "0"}
+            found = []
+            for command in take_from(left, pattern):
+                words = command
+                for old, new in (known | instead).items():
+                    words = re.sub(old, new, words)
+                found.append(place.run(*shlex.split(words), *more))
+            return found
+
+        settings = {"ga/settings.yaml": str(ROOT / "ga" / "settings.yaml")}
+        small = *TINY, *("n_parents=2", "champions=1", "n_elite_candidates=1", "n_evals=1")
+        brief = *small, "max_ep_length=40", "log_evaluations=True"
+        for said in try_all("ga/experiment.py with", *brief, **settings):
+            assert "theta sha256" in said
+        try_all("ga/experiment.py print_config")
+        (text,) = try_all("genome.py show")
+        assert "12 episodes" in try_all("genome.py evaluate", TEXT=text.strip(), **{"100": "12"})[0]
+        try_all("resim.py", "--runs=2")
+        try_all(r"render.py 12 --export")
+        try_all(r"render.py policy.json", **{"100": "2"})
+        for said in try_all("render.py 12", "--max_ep_length=20", **{"1000": "2"}):
+            assert "return" in said or "mean" in said
+        try_all("compare.py")
+        try_all("plot.py")
+        assert "10 jobs" in try_all("launch_multi.py", "--dry-run")[0]
+        end_server(place.runs / "store.sqlite")
+    # These need a job of a cluster or a browser: tests/test_slurm_real.py and test_board.py.
+    named = {command.split()[0] for command in left}
+    assert named == {"cluster/launch.py", "cluster/manage.py", "store/board.py"}
 
 
 def work_on_two_machines(place: Place, server: str, workers: str) -> None:
