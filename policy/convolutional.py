@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import torch
 
 BRIGHTEST = 255  # a picture's values are divided by it
-UNITS = 32  # of a fully connected layer, whose weights stay in the cache from lane to lane
 
 
 class Convolutional(Twin):
@@ -35,7 +34,8 @@ class Convolutional(Twin):
     Each observation is computed by itself, by the same few calls of the same shapes, so that its
     outputs have the same bits whoever is computed beside it. A convolution over one picture is a
     product of matrices that is large enough for BLAS as it is; of the fully connected layers, what
-    costs is to read the weights, which is done once for all lanes with the same theta.
+    costs is to read the weights. They stay in the cache as long as it is always the same theta's
+    turn, so lanes of different thetas had better not be played side by side.
 
     Args:
         observation_space: a Box of pictures, channels first, from 0 to 255.
@@ -122,14 +122,11 @@ class Convolutional(Twin):
             ) from None
         if not self._layers:
             raise PolicyError("no parameters yet: call load(thetas) before act")
-        owners = self._owners[lanes]
-        features = np.empty((len(lanes), self._widths[0]), np.float32)
-        for row, owner in enumerate(owners.tolist()):
-            self._look(pictures[row], self._layers[owner], features[row])
         outputs = np.empty((len(lanes), self._outputs), np.float32)
-        for owner in np.unique(owners).tolist():
-            rows = owners == owner
-            outputs[rows] = self._connect(features[rows], self._layers[owner])
+        features = np.empty(self._widths[0], np.float32)
+        for row, owner in enumerate(self._owners[lanes].tolist()):
+            self._look(pictures[row], self._layers[owner], features)
+            outputs[row] = self._connect(features, self._layers[owner])
         return outputs
 
     def _look(self, picture: np.ndarray, tensors: list[np.ndarray], features: np.ndarray) -> None:
@@ -142,19 +139,14 @@ class Convolutional(Twin):
         np.copyto(features.reshape(channels_first.shape), channels_first)
 
     def _connect(self, values: np.ndarray, tensors: list[np.ndarray]) -> np.ndarray:
-        """Compute the fully connected layers of rows that share a theta."""
+        """Compute the fully connected layers: float32[outputs]."""
         begin = 2 * len(self._convolutions)
         layers = list(zip(tensors[begin::2], tensors[begin + 1 :: 2], strict=True))
         for place, (weights, bias) in enumerate(layers, 1):
-            said = np.empty((len(values), len(bias)), np.float32)
-            for first in range(0, len(bias), UNITS):
-                part = weights[first : first + UNITS]
-                for vector, row in zip(values, said, strict=True):
-                    np.matmul(part, vector, out=row[first : first + UNITS])
-            np.add(said, bias, out=said)
+            values = np.matmul(weights, values)
+            np.add(values, bias, out=values)
             if place < len(layers):
-                np.maximum(said, 0, out=said)
-            values = said
+                np.maximum(values, 0, out=values)
         return values
 
     def _build(self) -> "torch.nn.Module":
