@@ -1,21 +1,28 @@
 """Many schedules of faults against runs of every shape: python tests/faults/matrix.py
 
 Each run must give the bits that one process finds alone, count every evaluation once, never hang
-and leave nothing behind. `--seed S --schedules 1` sees a schedule again.
+and leave nothing behind. `--seed S --schedules 1` sees a schedule again. With `--log FILE` a run
+that is in it already is not done again, and several processes may share it:
+
+    python tests/faults/matrix.py --log FILE --seed 1 --schedules 25 &
+    python tests/faults/matrix.py --log FILE --seed 26 --schedules 25
+    python tests/faults/matrix.py --log FILE --schedules 0    # the tables of all
 """
 
 import argparse
 import contextlib
 import itertools
+import json
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hosts import Host, network, why_not
-from nemesis import Nemesis, Report, kinds_for, schedule
+from nemesis import Nemesis, Strike, kinds_for, schedule
 from world import Task, World
 
 from evolution.noise import NoiseTable
@@ -23,93 +30,133 @@ from evolution.noise import NoiseTable
 WORKERS, RELAYS = (1, 2, 3, 8), (0, 1, 2)
 KINDS_OF_RUN = list(itertools.product(("sphere", "lander"), (0, 1)))  # task, overlap
 CALM_GENERATIONS = 30
+CALM = 0  # the seed of a run to which nothing happens
 WANTED = {"kill worker": 5, "kill relay": 5, "kill redis": 8, "kill machine": 8, "partition": 5}
 
 Shape = tuple[int, int]  # workers, relays
 
 
+@dataclass
+class Entry:
+    """A run, and what came of it."""
+
+    seed: int
+    task: str
+    overlap: int
+    workers: int
+    relays: int
+    on_hosts: bool
+    passed: bool = False
+    seconds: float = 0.0
+    generations: int = 0
+    used: int = 0
+    skipped: int = 0
+    faults: list[str] = field(default_factory=list)
+    recoveries: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[int, str, int, int]:
+        return self.seed, self.task, self.workers, self.relays
+
+    def __str__(self) -> str:
+        where = f"seed {self.seed}, {self.task}, overlap {self.overlap}, {self.workers} workers,"
+        return where + f" {self.relays} relays{', on hosts' if self.on_hosts else ''}"
+
+
 class Matrix:
     """All runs so far."""
 
-    def __init__(self, noise: NoiseTable) -> None:
+    def __init__(self, noise: NoiseTable, log: Path | None) -> None:
         self._tasks = {each: Task(*each, noise) for each in KINDS_OF_RUN}
-        self._recoveries = defaultdict[str, list[float]](list)
-        self._faults = Counter[str]()
-        self._reports = defaultdict[Shape, list[Report]](list)
-        self._calm = defaultdict[tuple[str, Shape], list[Report]](list)
-        self.failures: list[str] = []
+        self._log = log
+        lines = log.read_text().splitlines() if log and log.exists() else []
+        self.entries = [Entry(**json.loads(line)) for line in lines]
 
     def torment(self, seed: int, shape: Shape, count: int) -> None:
         """A run with a schedule of faults; each second schedule on hosts, if there can be some."""
         workers, relays = shape
         on_hosts = seed % 2 == 1 and not why_not()
-        task = self._tasks[KINDS_OF_RUN[(seed // 2 + workers + relays) % len(KINDS_OF_RUN)]]
+        name, overlap = KINDS_OF_RUN[(seed // 2 + workers + relays) % len(KINDS_OF_RUN)]
         strikes = schedule(seed, kinds_for(relays, on_hosts), count)
-        report = self._run(task, shape, seed, strikes, on_hosts)
-        if report is not None:
-            self._faults.update(fault.kind for strike in strikes for fault in strike.faults)
-            self._reports[shape].append(report)
-            for kind, found in report.recoveries.items():
-                self._recoveries[kind] += found
+        self._run(Entry(seed, name, overlap, workers, relays, on_hosts), strikes)
 
     def watch(self, name: str, shape: Shape) -> None:
         """A run to which nothing happens."""
-        report = self._run(self._tasks[name, 0], shape, 0, [], False)
-        if report is not None:
-            self._calm[name, shape].append(report)
+        self._run(Entry(CALM, name, 0, *shape, on_hosts=False), [])
 
-    def _run(
-        self, task: Task, shape: Shape, seed: int, strikes: Sequence, on_hosts: bool
-    ) -> Report | None:
+    def _run(self, entry: Entry, strikes: Sequence[Strike]) -> None:
+        if entry.key in {each.key for each in self.entries}:
+            return
         began = time.monotonic()
-        where = f"seed {seed}, {task.name}, overlap {task.overlap}, {shape[0]} workers,"
-        where += f" {shape[1]} relays{', on hosts' if on_hosts else ''}"
-        with _folder() as folder, _hosts(on_hosts, folder, seed) as hosts:
+        task = self._tasks[entry.task, entry.overlap]
+        shape = entry.workers, entry.relays
+        with _folder() as folder, _hosts(entry.on_hosts, folder, entry.seed) as hosts:
             try:
                 with World(folder, task, *shape, hosts) as world:
-                    report = Nemesis(world, seed, strikes).run(calm=CALM_GENERATIONS)
+                    report = Nemesis(world, entry.seed, strikes).run(calm=CALM_GENERATIONS)
+                entry.passed, entry.recoveries = True, dict(report.recoveries)
+                entry.generations, entry.used = report.generations, report.used
+                entry.skipped = report.skipped
             except AssertionError as error:
-                self.failures.append(where)
-                print(f"FAILED {where}: {error}", *error.__notes__, sep="\n", flush=True)
-                return None
-        spent = time.monotonic() - began
-        print(f"{where}: {report.generations} generations, {spent:.0f} s", flush=True)
-        return report
+                print(f"FAILED {entry}: {error}", *error.__notes__, sep="\n", flush=True)
+        entry.faults = [fault.kind for strike in strikes for fault in strike.faults]
+        entry.seconds = round(time.monotonic() - began, 1)
+        print(f"{entry}: {entry.generations} generations, {entry.seconds:.0f} s", flush=True)
+        self.entries.append(entry)
+        if self._log is not None:
+            with self._log.open("a") as log:
+                log.write(json.dumps(asdict(entry)) + "\n")
+
+    @property
+    def failures(self) -> list[str]:
+        return [str(each) for each in self.entries if not each.passed]
 
     def show(self) -> None:
         """The tables."""
-        print(
-            "\n| fault | times | measured alone | recovery p50 s | p95 s | max s | wanted p95 s |"
-        )
-        print("|---|---|---|---|---|---|---|")
-        for kind in sorted(self._faults):
-            found = sorted(self._recoveries[kind])
-            wanted = next((str(s) for name, s in WANTED.items() if kind.startswith(name)), "")
-            figures = [f"{_quantile(found, q):.2f}" for q in (0.5, 0.95, 1)] if found else [""] * 3
-            cells = [kind, str(self._faults[kind]), str(len(found)), *figures, wanted]
-            print(f"| {' | '.join(cells)} |")
-        print("\n| workers | relays | runs | generations | wasted evaluations with faults |")
-        print("|---|---|---|---|---|")
-        for (workers, relays), reports in sorted(self._reports.items()):
-            generations = sum(each.generations for each in reports)
-            print(f"| {workers} | {relays} | {len(reports)} | {generations} | {_wasted(reports)} |")
-        print("\n| without faults | workers | relays | generations | wasted evaluations |")
-        print("|---|---|---|---|---|")
-        for (name, (workers, relays)), reports in sorted(self._calm.items()):
-            generations = sum(each.generations for each in reports)
-            print(f"| {name} | {workers} | {relays} | {generations} | {_wasted(reports)} |")
-        runs = sum(map(len, self._reports.values()))
-        print(f"\n{runs} runs passed, {len(self.failures)} failed: {self.failures}", flush=True)
+        passed = [each for each in self.entries if each.passed]
+        tormented = [each for each in passed if each.seed != CALM]
+        show_faults(tormented)
+        show_shapes("workers", tormented, "with faults", lambda each: f"{each.workers}")
+        calm = [each for each in passed if each.seed == CALM]
+        show_shapes("without faults", calm, "", lambda each: f"{each.task} {each.workers}")
+        print(f"\n{len(tormented)} runs passed, {len(self.failures)} failed: {self.failures}")
+
+
+def show_faults(entries: Sequence[Entry]) -> None:
+    """How often each fault struck, and how long it took until the run went on."""
+    struck = Counter(kind for entry in entries for kind in entry.faults)
+    recoveries = defaultdict[str, list[float]](list)
+    for entry in entries:
+        for kind, found in entry.recoveries.items():
+            recoveries[kind] += found
+    print("\n| fault | times | measured alone | recovery p50 s | p95 s | max s | wanted p95 s |")
+    print("|---|---|---|---|---|---|---|")
+    for kind in sorted(struck):
+        found = sorted(recoveries[kind])
+        wanted = next((str(s) for name, s in WANTED.items() if kind.startswith(name)), "")
+        figures = [f"{_quantile(found, q):.2f}" for q in (0.5, 0.95, 1)] if found else [""] * 3
+        cells = [kind, str(struck[kind]), str(len(found)), *figures, wanted]
+        print(f"| {' | '.join(cells)} |")
+
+
+def show_shapes(
+    title: str, entries: Sequence[Entry], when: str, row_of: Callable[[Entry], str]
+) -> None:
+    """What share of the evaluations was done for nothing."""
+    rows = defaultdict[tuple[str, int], list[Entry]](list)
+    for entry in sorted(entries, key=lambda each: (each.task * (not when), each.workers)):
+        rows[row_of(entry), entry.relays].append(entry)
+    print(f"\n| {title} | relays | runs | generations | wasted evaluations {when} |")
+    print("|---|---|---|---|---|")
+    for (row, relays), found in rows.items():
+        generations = sum(each.generations for each in found)
+        skipped = sum(each.skipped for each in found)
+        share = 100 * skipped / (skipped + sum(each.used for each in found))
+        print(f"| {row} | {relays} | {len(found)} | {generations} | {share:.2f} % |")
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
-
-
-def _wasted(reports: Sequence[Report]) -> str:
-    skipped = sum(each.skipped for each in reports)
-    in_all = skipped + sum(each.used for each in reports)
-    return f"{100 * skipped / in_all:.2f} %"
 
 
 @contextlib.contextmanager
@@ -129,21 +176,23 @@ def _hosts(wanted: bool, folder: Path, seed: int) -> Iterator[list[Host]]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    options.add_argument("--seed", type=int, default=1, help="the first")
+    options.add_argument("--seed", type=int, default=1, help="the first; with 1 also calm runs")
     options.add_argument("--schedules", type=int, default=50)
     options.add_argument("--faults", type=int, default=6, help="in each")
     options.add_argument("--minutes", type=float, default=float("inf"), help="begin no run later")
+    options.add_argument("--log", type=Path, help="a file that remembers the runs")
     chosen = options.parse_args()
     end = time.monotonic() + 60 * chosen.minutes
     shapes = list(itertools.product(WORKERS, RELAYS))
     with NoiseTable(200_000, 7) as noise:
-        matrix = Matrix(noise)
-        for name, shape in itertools.product(("sphere", "lander"), shapes):
-            matrix.watch(name, shape)
+        matrix = Matrix(noise, chosen.log)
         seeds = range(chosen.seed, chosen.seed + chosen.schedules)
         for seed, shape in itertools.product(seeds, shapes):
             if time.monotonic() < end:
                 matrix.torment(seed, shape, chosen.faults)
+        if chosen.seed == 1:
+            for name, shape in itertools.product(("sphere", "lander"), shapes):
+                matrix.watch(name, shape)
         matrix.show()
     sys.exit(bool(matrix.failures))
 
