@@ -32,7 +32,8 @@ bench: install  ## the short form of every benchmark; see benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/lander.py --quick
 
 nemesis: .venv/tested  ## many schedules of kills, cuts and forged messages; the table of benchmarks/RESULTS.md
-	$(BIN)/python tests/faults/matrix.py
+	EVO_FUZZ=100000 EVO_KILLS=30 $(BIN)/python -m pytest tests/test_fuzz.py tests/test_resume.py
+	$(BIN)/python tests/faults/matrix.py --log runs/nemesis.jsonl
 
 .venv/installed: requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found: install one, or say make PYTHON=/path/to/python"; exit 1; }

@@ -61,6 +61,24 @@ def draw_panels(
     figure.savefig(path)
 
 
+def draw_axes(
+    groups: Mapping[str, Sequence[Learning]], path: Path, caption: str, *, metric: str
+) -> None:
+    """Draw the same groups against several axes, side by side, as `draw` does.
+
+    Args:
+        groups: by the name of the axis.
+    """
+    figure = Figure(figsize=(4.6 * len(groups), 3.8), dpi=150, layout="constrained")
+    for axes, (axis, learnings) in zip(
+        figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True
+    ):
+        _draw_groups(axes, learnings, metric, axis, single=False)
+        tidy(axes)
+    figure.suptitle(caption, x=0.01, ha="left", fontsize=8, color="0.35")
+    figure.savefig(path)
+
+
 def _draw_groups(
     axes: Axes, groups: Sequence[Learning], metric: str, axis: str, single: bool
 ) -> None:

@@ -69,6 +69,8 @@ class Matrix:
     def __init__(self, noise: NoiseTable, log: Path | None) -> None:
         self._tasks = {each: Task(*each, noise) for each in KINDS_OF_RUN}
         self._log = log
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
         lines = log.read_text().splitlines() if log and log.exists() else []
         self.entries = [Entry(**json.loads(line)) for line in lines]
 
