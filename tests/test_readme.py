@@ -94,7 +94,8 @@ def test_a008_all_other_commands_work() -> None:
                 assert "theta sha256" in said
         try_all("ga/experiment.py print_config")
         (text,) = try_all("genome.py show")
-        assert "12 episodes" in try_all("genome.py evaluate", TEXT=text.strip(), **{"100": "12"})[0]
+        of_text = {r"\b100\b": "12", "TEXT": text.strip()}
+        assert "12 episodes" in try_all("genome.py evaluate", **of_text)[0]
         try_all("resim.py", "--runs=2")
         try_all(r"render.py 12 --export")
         try_all(r"render.py policy.json", **{"100": "2"})

@@ -29,7 +29,7 @@ from evolution.noise import NoiseTable
 
 WORKERS, RELAYS = (1, 2, 3, 8), (0, 1, 2)
 KINDS_OF_RUN = list(itertools.product(("sphere", "lander"), (0, 1)))  # task, overlap
-CALM_GENERATIONS = 30
+WARM_UP, CALM_GENERATIONS = 5, 30  # before the first strike, and of a run without any
 CALM = 0  # the seed of a run to which nothing happens
 WANTED = {"kill worker": 5, "kill relay": 5, "kill redis": 8, "kill machine": 8, "partition": 5}
 
@@ -95,7 +95,8 @@ class Matrix:
         with _folder() as folder, _hosts(entry.on_hosts, folder, entry.seed) as hosts:
             try:
                 with World(folder, task, *shape, hosts) as world:
-                    report = Nemesis(world, entry.seed, strikes).run(calm=CALM_GENERATIONS)
+                    calm = WARM_UP if strikes else CALM_GENERATIONS
+                    report = Nemesis(world, entry.seed, strikes).run(calm)
                 entry.passed, entry.recoveries = True, dict(report.recoveries)
                 entry.generations, entry.used = report.generations, report.used
                 entry.skipped = report.skipped
