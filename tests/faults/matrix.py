@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -185,6 +186,7 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=float("inf"), help="begin no run later")
     options.add_argument("--log", type=Path, help="a file that remembers the runs")
     chosen = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # hosts and folders go with the run
     end = time.monotonic() + 60 * chosen.minutes
     shapes = list(itertools.product(WORKERS, RELAYS))
     with NoiseTable(200_000, 7) as noise:
