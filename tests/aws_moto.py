@@ -17,8 +17,8 @@ import moto.ssm.models as ssm_models
 import pytest
 from botocore.loaders import create_loader
 from click.testing import CliRunner, Result
-from moto.ec2.exceptions import InvalidInstanceIdError
 from moto.server import ThreadedMotoServer
+from moto.ssm.exceptions import SSMException
 
 from cluster import bundle as bundles
 from cluster import launch as launch_script
@@ -31,6 +31,8 @@ from cluster.providers.aws_setup import AwsAccount
 REGION = "eu-west-1"
 BUCKET = f"evo-clusters-123456789012-{REGION}"
 WRITES = ("Create", "Put", "Run", "Update", "Delete", "Terminate", "Authorize", "Revoke", "Set")
+MODELS = create_loader()
+PLAIN_VERSION = templates.LaunchTemplate.create_version
 PLAIN_SEND = ssm_models.SimpleSystemManagerBackend.send_command
 PLAIN_PERMISSION = s3_models.FakeBucket.get_permission
 
@@ -170,6 +172,11 @@ def mend(patch: pytest.MonkeyPatch, machines: dict[str, dict[str, str]], folder:
         made = templates.Base64EncodedString
         return text if text is None or isinstance(text, made) else made(text)
 
+    def create_version(template: Any, data: dict[str, Any], description: str) -> Any:
+        # it would take nothing over from the version that a new one is to be made of
+        before = template.versions[-1].data if template.versions else {}
+        return PLAIN_VERSION(template, {**before, **data}, description)
+
     def get_permission(bucket: Any, action: str, resource: str) -> Any:
         # it speaks plain HTTP, and would take a condition on TLS for none at all
         kept, said = bucket.policy, json.loads(bucket.policy or '{"Statement": []}')
@@ -181,15 +188,18 @@ def mend(patch: pytest.MonkeyPatch, machines: dict[str, dict[str, str]], folder:
             bucket.policy = kept
 
     def send_command(backend: Any, **asked: Any) -> Any:
-        for name in asked["instance_ids"]:
-            if name not in machines:
-                raise InvalidInstanceIdError([name])
-        made = PLAIN_SEND(backend, **asked)
+        wanted = set(asked["instance_ids"])
+        if unknown := wanted - set(machines):
+            raise SSMException("InvalidInstanceId", f"these take no commands: {unknown}")
+        made = PLAIN_SEND(backend, **asked)  # without targets, it sends it to all there are
         for each in made.invocations:
-            _run_there(each, asked["parameters"]["commands"], machines[each["InstanceId"]], folder)
+            if each["InstanceId"] in wanted:
+                env = machines[each["InstanceId"]]
+                _run_there(each, asked["parameters"]["commands"], env, folder)
         return made
 
     patch.setattr(templates.LaunchTemplateVersion, "user_data", property(user_data))
+    patch.setattr(templates.LaunchTemplate, "create_version", create_version)
     patch.setattr(s3_models.FakeBucket, "get_permission", get_permission)
     patch.setattr(ssm_models.SimpleSystemManagerBackend, "send_command", send_command)
 
@@ -256,8 +266,8 @@ def playing_aws(folder: Path) -> Iterator[Moto]:
             "EVO_OWNER": "ann",
         }.items():
             patch.setenv(name, value)
-        models = create_loader()  # which takes longer to read than all that is asked
-        patch.setattr("botocore.session.create_loader", lambda *_: models)
+        # reading these takes longer than all that is asked
+        patch.setattr("botocore.session.create_loader", lambda *_: MODELS)
         patch.setattr(bundles, "ROOT", _repository(folder / "code"))
         mend(patch, moto.machines, folder)
         watch(patch, moto)

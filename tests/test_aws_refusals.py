@@ -22,7 +22,7 @@ from cluster.providers.aws_session import Aws
         ({"nodes": -3}, "--size=-3: must be 1 to 1000"),
         ({"price": float("nan")}, "--price=nan: must be dollars"),
         ({"price": 0.0}, "--price=0: must be dollars"),
-        ({"hours": float("inf")}, "--max-hours=inf: must be a number above 0"),
+        ({"hours": float("inf")}, "--max-hours=inf: must be a number, 0.1 or more"),
         ({"name": "Big_One"}, "'Big_One': a small letter, then up to 29"),
         ({"name": "upload"}, "'upload' stands for something else"),
         (

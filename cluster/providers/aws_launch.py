@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 HEAD_TYPE, WORKER_TYPE = "t3.xlarge", "t3.2xlarge"
 MOST_MACHINES = 1000
+LEAST_HOURS = 0.1  # machines need minutes to start
 RESERVED = ("upload",)
 AWAY = "10.0.0.0"  # stands for the head's address in a script that is only shown
 LOOPBACK = re.compile(r"localhost(:\d+)?|127\.[\d.]+(:\d+)?|\[::1\](:\d+)?|.*\.sock|%2F.*", re.I)
@@ -215,8 +216,8 @@ def _check_numbers(plan: CloudPlan) -> None:
     if not 1 <= plan.nodes <= MOST_MACHINES:
         raise ProviderError(f"--size={plan.nodes}: must be 1 to {MOST_MACHINES} machines")
     check_price(plan.price)
-    if not (math.isfinite(plan.hours) and plan.hours > 0):
-        raise ProviderError(f"--max-hours={plan.hours:g}: must be a number above 0")
+    if not (math.isfinite(plan.hours) and plan.hours >= LEAST_HOURS):
+        raise ProviderError(f"--max-hours={plan.hours:g}: must be a number, {LEAST_HOURS} or more")
     try:
         words = shlex.split(plan.worker_command)
     except ValueError as error:

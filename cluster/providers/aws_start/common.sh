@@ -7,7 +7,7 @@ LOG=$EVO/log.txt
 METADATA=http://169.254.169.254/latest
 export HOME AWS_DEFAULT_REGION="$REGION" AWS_PAGER=''
 umask 077
-mkdir -p "$EVO/run"
+mkdir -p "$EVO"
 
 say() {
     printf '%s %s\n' "$(date -u +%FT%TZ)" "$*"
@@ -46,10 +46,15 @@ upload_log() {
     aws s3 cp "$LOG" "s3://$BUCKET/$RUNS$LOG_NAME" --only-show-errors || say 'the log was not stored'
 }
 
-# Run this script again, on its own, whether there is systemd or not.
+# Run this script again, on its own, whether there is systemd or not. With it, the end of the machine
+# also comes if it was started again meanwhile.
 detach() {
+    local unit=evo-$1.service
     if [ -d /run/systemd/system ]; then
-        systemd-run --quiet --collect --unit="evo-$1" "$EVO/start.sh" "$1"
+        printf '[Service]\nExecStart=%s %s\n[Install]\nWantedBy=multi-user.target\n' \
+            "$EVO/start.sh" "$1" >"/etc/systemd/system/$unit"
+        [ "$1" != deadline ] || systemctl --quiet enable "$unit"
+        systemctl start --no-block "$unit"
     else
         setsid nohup "$EVO/start.sh" "$1" </dev/null >/dev/null 2>&1 &
     fi
@@ -109,13 +114,21 @@ keep_log_stored() {
 
 case "${1:-}" in
 '')
+    # An image that was made of such a machine has all this from its first life.
+    rm -rf "$LOG" "$EVO/run" "$EVO/runs" "$EVO/state.txt" "$EVO/experiment.pid"
+    mkdir "$EVO/run"
     cp -- "$0" "$EVO/start.sh"
     chmod 700 "$EVO/start.sh"
+    patiently metadata meta-data/instance-id >"$EVO/instance"
     detach deadline
     detach work
     exit 0
     ;;
 deadline)
+    until instance=$(metadata meta-data/instance-id); do
+        sleep 10
+    done
+    [ "$instance" = "$(cat "$EVO/instance")" ] || exit 0
     exec >>"$LOG" 2>&1
     while [ "$(date +%s)" -lt "$DEADLINE" ]; do
         sleep 10
