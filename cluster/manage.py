@@ -1,6 +1,7 @@
 """Look after clusters: python cluster/manage.py list, tail NAME, size NAME N, kill NAME"""
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from store.command_line import in_one_line
 from store.location import runs_folder
 from utils.one_line import OneLineGroup
 from utils.program import set_up_program
-from utils.settings import VARIABLES
+from utils.settings import VARIABLES, setting
 
 WIDTHS = (19, 12, 6)  # of the columns job, status, nodes
 
@@ -67,11 +68,22 @@ def _about_clusters(command: Callable[..., None]) -> Callable[..., None]:
 
 def _provider_of(folder: Path, cluster: str | None) -> str:
     """Who has a cluster: jobs leave a folder, what is in a cloud leaves nothing here."""
-    known = [*folder.glob("*/job.json")]
-    mine = [file for file in known if file.parent.name == cluster]
-    for file in mine or (known if cluster is None else ()):
-        return str(JobFolder(file.parent).read().get("provider", "slurm"))
-    return "aws"
+    return _begun_by(folder).get(cluster or "", "aws")
+
+
+def _begun_by(folder: Path) -> dict[str, str]:
+    """The providers of all jobs that have a folder."""
+    jobs = [JobFolder(file.parent) for file in sorted(folder.glob("*/job.json"))]
+    return {job.name: str(job.read().get("provider", "slurm")) for job in jobs}
+
+
+def _in_use(folder: Path, owner: str | None) -> list[str]:
+    """The providers of which there may be clusters, as far as can be seen without asking them."""
+    names = [] if owner else sorted(set(_begun_by(folder).values()))
+    set_ = any(name.startswith(("AWS_", "EVO_AWS_")) for name in os.environ)
+    if set_ or owner or setting("aws", "region") or Path("~/.aws").expanduser().exists():
+        names.append("aws")
+    return names
 
 
 def _about_an_account(command: Callable[..., None]) -> Callable[..., None]:
@@ -96,10 +108,15 @@ def _about_an_account(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @cli.command("list")
-@_about_clusters
-def list_(chosen: Provider) -> None:
-    """Show all clusters and how they are."""
-    found = chosen.list()
+@_provider
+@_owner
+@_folder
+def list_(provider_name: str | None, owner: str | None, folder: Path | None) -> None:
+    """Show all clusters and how they are, those of all providers that are in use here."""
+    with in_one_line(ProviderError, OSError):
+        clusters = folder or runs_folder() / "clusters"
+        names = [provider_name] if provider_name else _in_use(clusters, owner)
+        found = [each for name in names for each in provider(name, clusters, owner).list()]
     if not found:
         click.echo("no clusters")
     for each in found:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from commands import setting, wait_until
+from commands import run_here, setting, wait_until
 from slurm_stub import StubSlurm
 
 from cluster.providers import PROVIDERS, Change, CloudPlan, Plan, Provider, ProviderError, provider
@@ -44,7 +44,7 @@ class Case:
 def case(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Case]:
-    name, made = request.param, ("one", "es", WORDS, 1, 1.0)
+    name, made = request.param, ("one", "es", WORDS, 1, 1.0, 1)
     if name == "aws":
         moto = request.getfixturevalue("moto")
 
@@ -85,10 +85,27 @@ def test_a_cluster_is_created_shown_changed_and_ended(case: Case) -> None:
         chosen.exec("one", "echo no such thing >&2; exit 3")
     if case.does(lambda: chosen.resize("one", 2)):
         wait_until(lambda: chosen.list()[0].nodes == 2, chosen, 60)
+        chosen.resize("one", 1)
+        wait_until(lambda: chosen.list()[0].nodes == 1, chosen, 60)
     case.does(lambda: chosen.set_price("one", Change()))
     case.does(lambda: chosen.upload(made.job, dry_run=True))
     chosen.destroy("one")
     assert [each.name for each in chosen.list() if each.status == "running"] == []
+
+
+@pytest.mark.slow
+def test_machines_that_are_this_one_give_the_same_bits(tmp_path: Path) -> None:
+    """Also if there are more of them while the run goes on."""
+    config = {**ENDLESS, "num_generations": 40, "seed": 7, "final_episodes": 3}
+    chosen = provider("local", tmp_path)
+    chosen.create(chosen.check(Plan("one", "es", ("sphere", *setting(**config)), 2, 1.0, 1)))
+    chosen.resize("one", 3)
+    wait_until(lambda: chosen.list()[0].status == "done", lambda: chosen.tail("one", 9), 60)
+    assert [(tmp_path / "one" / f"node_{number}.txt").exists() for number in range(3)] == [True] * 3
+    expected = run_here("sphere", evaluator="local", **config)
+    assert expected.info["theta sha256"] in chosen.tail("one", 100)
+    with pytest.raises(ProviderError, match="one is not at work: it is done"):
+        chosen.destroy("one")
 
 
 def said(chosen: Provider) -> str:

@@ -21,6 +21,7 @@ BEGIN_SECONDS = 30.0  # that a job has to say that it runs
 END_SECONDS = 120.0  # that it has for its end: the head's checkpoint, then all others
 ANSWER_SECONDS = 60.0  # that a command has
 LOOK_SECONDS = 0.05
+MOST_PER_CORE = 4  # workers; more than one gain nothing, but show how many behave
 
 
 class LocalProvider:
@@ -158,9 +159,10 @@ def make(folder: Path, owner: str | None = None) -> Provider:
 
 def _check_size(machines: int, workers: int) -> None:
     cores = os.cpu_count() or 1
-    if machines < 1 or machines * workers > cores:
+    if machines < 1 or machines * workers > MOST_PER_CORE * cores:
         raise ProviderError(
-            f"{machines} machines of {workers} workers: this machine has {cores} cores for them"
+            f"{machines} machines of {workers} workers: this machine has {cores} cores, for"
+            f" {MOST_PER_CORE * cores} workers at most"
         )
 
 
