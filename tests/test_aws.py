@@ -211,6 +211,17 @@ def test_what_a_machine_stored_is_told_when_it_is_gone(moto: Moto, aws: AwsProvi
     assert manage("tail", "one", "-n", "1").output == "c\n"
 
 
+def test_clusters_are_found_however_many_there_are(moto: Moto, aws: AwsProvider) -> None:
+    """AWS answers in pages, of 10 in this case."""
+    names = {f"c{number}" for number in range(12)}
+    for name in names:
+        moto.client("ssm").put_parameter(
+            Name=f"/evo/ann/clusters/{name}/mongo-url", Type="SecureString", Value="x"
+        )
+    assert {each.name for each in aws.list()} == names
+    assert {each.status for each in aws.list()} == {"incomplete"}
+
+
 # --- what is ended
 
 

@@ -1,8 +1,10 @@
 """Start scripts, run for real: machines are folders here, AWS's programs a few lines of bash."""
 
+import contextlib
 import hashlib
 import io
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -118,6 +120,15 @@ class Cloud(Place):
             "PATH": f"{programs}:{os.environ['PATH']}",
             "BUCKETS": str(self.bucket.parent) + "/",
         }
+
+    def __exit__(self, *stopped: object) -> None:
+        """Machines have processes that would stay for hours: switch all of them off."""
+        while there := self.processes():
+            for pid in there:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        super().__exit__(*stopped)
 
     def head(self, *, config: tuple[str, ...], lasts: int = 3600, **more: Any) -> Machine:
         """Boot a head whose time is over after so many seconds."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws_moto import Moto, launch, launched, manage, plan
+from aws_moto import REGION, Moto, launch, launched, manage, plan
 from botocore.exceptions import ClientError
 from click.testing import Result
 from commands import complaint
@@ -13,6 +13,7 @@ from commands import complaint
 from cluster.providers import Change, ProviderError
 from cluster.providers.aws import AwsProvider
 from cluster.providers.aws_session import Aws
+from cluster.providers.aws_setup import AwsAccount
 
 
 @pytest.mark.parametrize(
@@ -142,6 +143,23 @@ def test_a_bad_command_is_one_line(moto: Moto, words: list[str], said: str) -> N
     done = script(*(words[1:] if words[0] == "launch" else words))
     assert done.exit_code == 1 and said in complaint(done.stderr)
     assert moto.writes == []
+
+
+def test_a_set_up_for_something_else_is_told(
+    moto: Moto, aws: AwsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    AwsAccount("ann", Aws()).create_bucket("evo-second")
+    with monkeypatch.context() as patch:
+        patch.setenv("EVO_AWS_BUCKET", "evo-second")
+        with pytest.raises(ProviderError, match="-head has other rights than it needs now"):
+            aws.check(plan("one"))
+    ec2 = moto.client("ec2")
+    network = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    zone = f"{REGION}a"
+    made = ec2.create_subnet(VpcId=network, CidrBlock="10.0.0.0/24", AvailabilityZone=zone)
+    monkeypatch.setenv("EVO_AWS_SUBNETS", made["Subnet"]["SubnetId"])
+    with pytest.raises(ProviderError, match="evo-ann is in another network than the subnets"):
+        aws.check(plan("one"))
 
 
 def test_a131_a_dry_run_shows_all_with_its_price_and_writes_nothing(moto: Moto) -> None:

@@ -96,7 +96,7 @@ def test_a_cluster_is_created_shown_changed_and_ended(case: Case) -> None:
 @pytest.mark.slow
 def test_machines_that_are_this_one_give_the_same_bits(tmp_path: Path) -> None:
     """Also if there are more of them while the run goes on."""
-    config = {**ENDLESS, "num_generations": 40, "seed": 7, "final_episodes": 3}
+    config = {**ENDLESS, "num_generations": 10, "seed": 7, "final_episodes": 3}
     chosen = provider("local", tmp_path)
     chosen.create(chosen.check(Plan("one", "es", ("sphere", *setting(**config)), 2, 1.0, 1)))
     chosen.resize("one", 3)

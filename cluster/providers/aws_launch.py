@@ -24,7 +24,7 @@ from cluster.providers.aws_machines import (
     update_group,
     wait_for_end,
 )
-from cluster.providers.aws_network import Image, find_image, machine_type, subnets_with
+from cluster.providers.aws_network import Image, find_image, machine_type, subnets_with, vpc_of
 from cluster.providers.aws_prices import estimate
 from cluster.providers.aws_scripts import Start
 from cluster.providers.aws_session import Aws, Mine, Names, check_cluster_name, explained
@@ -113,6 +113,10 @@ def prepare(aws: Aws, mine: Mine, plan: CloudPlan) -> Launch:
     plan = dataclasses.replace(plan, name=_free_name(aws, mine, plan.name))
     group = find_group(aws, mine)
     assert group and plan.head_type and plan.worker_type
+    if group["VpcId"] != vpc_of(aws):
+        raise ProviderError(
+            f"security group {mine.group} is in another network than the subnets: teardown, setup"
+        )
     names = mine.cluster(plan.name)
     made = Launch(
         plan,

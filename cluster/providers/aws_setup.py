@@ -107,9 +107,7 @@ class AwsAccount:
             iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust()), Tags=tags)
         except ours:
             iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(trust()))
-        rights = role_policy(
-            role, self.mine, partition=self.aws.partition, account=self.aws.account, bucket=bucket
-        )
+        rights = rights_of(self.aws, self.mine, role, bucket)
         iam.put_role_policy(RoleName=name, PolicyName=POLICY, PolicyDocument=json.dumps(rights))
         with contextlib.suppress(ours):
             iam.create_instance_profile(InstanceProfileName=name, Tags=tags)
@@ -219,9 +217,11 @@ def missing_parts(aws: Aws, mine: Mine) -> list[str]:
         name = mine.role(role)
         try:
             profile = aws.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
-            aws.iam.get_role_policy(RoleName=name, PolicyName=POLICY)
+            found = aws.iam.get_role_policy(RoleName=name, PolicyName=POLICY)
             if not profile["Roles"]:
                 said.append(f"profile {name} has no role")
+            if found["PolicyDocument"] != rights_of(aws, mine, role, bucket):
+                said.append(f"role {name} has other rights than it needs now")
         except aws.iam.exceptions.NoSuchEntityException:
             said.append(f"no role {name}")
     if find_group(aws, mine) is None:
@@ -231,6 +231,11 @@ def missing_parts(aws: Aws, mine: Mine) -> list[str]:
     except aws.ssm.exceptions.ParameterNotFound:
         said.append(f"no parameter {mine.password}")
     return said
+
+
+def rights_of(aws: Aws, mine: Mine, role: str, bucket: str) -> dict[str, Any]:
+    """What machines of a role may do, in this account."""
+    return role_policy(role, mine, partition=aws.partition, account=aws.account, bucket=bucket)
 
 
 def check_bucket(aws: Aws, bucket: str) -> None:
