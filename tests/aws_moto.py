@@ -30,7 +30,10 @@ from cluster.providers.aws_setup import AwsAccount
 
 REGION = "eu-west-1"
 BUCKET = f"evo-clusters-123456789012-{REGION}"
-WRITES = ("Create", "Put", "Run", "Update", "Delete", "Terminate", "Authorize", "Revoke", "Set")
+WRITES = (
+    *("Create", "Put", "Run", "Update", "Delete", "Terminate", "Authorize", "Revoke", "Set"),
+    *("Add", "Remove", "Send"),
+)
 MODELS = create_loader()
 PLAIN_VERSION = templates.LaunchTemplate.create_version
 PLAIN_SEND = ssm_models.SimpleSystemManagerBackend.send_command

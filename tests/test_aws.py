@@ -264,6 +264,29 @@ def test_a125_a_launch_that_fails_half_way_leaves_nothing(
     assert moto.everything() == NOTHING
 
 
+def test_a125_whenever_a_set_up_is_killed_teardown_removes_all_there_is(moto: Moto) -> None:
+    account = AwsAccount("zoe", Aws())
+    moto.calls.clear()
+    account.setup()
+    writes = len(moto.writes)
+    assert writes >= 10 and len(account.teardown()) == 4
+    for number in range(writes):
+        with moto.fault(number, "after", Killed()), pytest.raises(Killed):
+            account.setup()
+        assert account.teardown()
+        iam, ssm = moto.client("iam"), moto.client("ssm")
+        groups = moto.client("ec2").describe_security_groups()["SecurityGroups"]
+        left = [
+            *(each["RoleName"] for each in iam.list_roles()["Roles"]),
+            *(e["InstanceProfileName"] for e in iam.list_instance_profiles()["InstanceProfiles"]),
+            *(each["GroupName"] for each in groups),
+            *(each["Name"] for each in ssm.describe_parameters()["Parameters"]),
+        ]
+        assert [name for name in left if "zoe" in name] == []
+    account.setup()
+    assert account.missing() == [] and account.teardown()
+
+
 def test_a125_a_cluster_whose_head_is_dead_can_be_killed(moto: Moto, aws: AwsProvider) -> None:
     """W-44."""
     launched(aws, "one")

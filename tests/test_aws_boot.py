@@ -123,12 +123,15 @@ class Cloud(Place):
 
     def __exit__(self, *stopped: object) -> None:
         """Machines have processes that would stay for hours: switch all of them off."""
-        while there := self.processes():
-            for pid in there:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.01)
+        wait_until(self._is_off, "the end of all machines")
         super().__exit__(*stopped)
+
+    def _is_off(self) -> bool:
+        there = self.processes()
+        for pid in there:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not there
 
     def head(self, *, config: tuple[str, ...], lasts: int = 3600, **more: Any) -> Machine:
         """Boot a head whose time is over after so many seconds."""

@@ -145,6 +145,21 @@ def test_a_bad_command_is_one_line(moto: Moto, words: list[str], said: str) -> N
     assert moto.writes == []
 
 
+def test_a_dirty_tree_is_told_and_can_be_gone_on_with(moto: Moto) -> None:
+    new = moto.folder / "code" / "new.py"
+    new.write_text("new = 1\n")
+    moto.calls.clear()
+    try:
+        done = launch("--config=sphere", "--dry-run")
+        assert done.exit_code == 1
+        assert "not in the bundle, which holds what is committed: new.py" in complaint(done.stderr)
+        done = launch("--config=sphere", "--dry-run", "--committed-only")
+        assert done.exit_code == 0, done.output
+    finally:
+        new.unlink()
+    assert moto.writes == []
+
+
 def test_a_set_up_for_something_else_is_told(
     moto: Moto, aws: AwsProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,8 +165,16 @@ class AwsAccount:
 
     def _remove_role(self, role: str) -> list[str]:
         iam, name = self.aws.iam, self.mine.role(role)
-        _done(iam.remove_role_from_instance_profile, InstanceProfileName=name, RoleName=name)
-        profile = _done(iam.delete_instance_profile, InstanceProfileName=name)
+        try:
+            profile = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+        except iam.exceptions.NoSuchEntityException:
+            profile = None
+        if profile is not None:
+            for each in profile["Roles"]:
+                iam.remove_role_from_instance_profile(
+                    InstanceProfileName=name, RoleName=each["RoleName"]
+                )
+            iam.delete_instance_profile(InstanceProfileName=name)
         _done(iam.delete_role_policy, RoleName=name, PolicyName=POLICY)
         removed = _done(iam.delete_role, RoleName=name)
         return [f"role {name}"] if profile or removed else []
