@@ -26,6 +26,8 @@ from utils.program import set_up_program
 from utils.settings import VARIABLES, setting
 
 WIDTHS = (19, 12, 6)  # of the columns job, status, nodes
+# Whoever has set one of these may have clusters on AWS.
+AWS_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 @click.group(cls=OneLineGroup)
@@ -80,8 +82,8 @@ def _begun_by(folder: Path) -> dict[str, str]:
 def _in_use(folder: Path, owner: str | None) -> list[str]:
     """The providers of which there may be clusters, as far as can be seen without asking them."""
     names = [] if owner else sorted(set(_begun_by(folder).values()))
-    set_ = any(name.startswith(("AWS_", "EVO_AWS_")) for name in os.environ)
-    if set_ or owner or setting("aws", "region") or Path("~/.aws").expanduser().exists():
+    known = any(name in os.environ for name in AWS_VARIABLES) or setting("aws", "region")
+    if known or owner or Path("~/.aws").expanduser().exists():
         names.append("aws")
     return names
 
