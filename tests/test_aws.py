@@ -10,8 +10,9 @@ from aws_moto import BUCKET, NOTHING, REGION, Killed, Moto, launched, manage, pl
 from botocore.exceptions import ClientError
 from commands import complaint
 
-from cluster.providers import Change, ProviderError
+from cluster.providers import Change, ProviderError, aws_launch
 from cluster.providers.aws import AwsProvider
+from cluster.providers.aws_machines import end_group_at
 from cluster.providers.aws_session import Aws
 from cluster.providers.aws_setup import AwsAccount
 
@@ -258,6 +259,20 @@ def test_a125_a_launch_that_fails_half_way_leaves_nothing(
         assert moto.everything() == NOTHING
     with moto.fault(4, "before", KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
         aws.create(checked)
+    assert moto.everything() == NOTHING
+
+
+def test_a125_a_head_that_ends_during_the_launch_leaves_no_workers(
+    moto: Moto, aws: AwsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_head(*asked: Any) -> None:
+        (head,) = moto.machines_of(cluster="one", role="head")
+        moto.client("ec2").terminate_instances(InstanceIds=[head["InstanceId"]])
+        end_group_at(*asked)
+
+    monkeypatch.setattr(aws_launch, "end_group_at", end_head)
+    with pytest.raises(ProviderError, match="the head is terminated already"):
+        launched(aws, "one")
     assert moto.everything() == NOTHING
 
 

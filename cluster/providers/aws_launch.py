@@ -14,6 +14,7 @@ from cluster.providers import CloudPlan, ProviderError
 from cluster.providers.aws_machines import (
     Found,
     Shape,
+    check_running,
     end_cluster,
     end_group_at,
     found_clusters,
@@ -185,6 +186,7 @@ def _create(aws: Aws, launch: Launch, started: Found) -> dict[str, Any]:
     sizes = {"MinSize": plan.nodes, "MaxSize": plan.nodes, "DesiredCapacity": plan.nodes}
     group = {"AutoScalingGroupName": names.group, "MixedInstancesPolicy": mixed}
     update_group(aws, group, **sizes)
+    check_running(aws, head)  # it may have failed, and ended a group that was not yet there
     return head
 
 

@@ -143,6 +143,17 @@ def run_head(aws: Aws, shape: Shape, script: str, subnet: str) -> dict[str, Any]
             time.sleep(LOOK_SECONDS)
 
 
+def check_running(aws: Aws, machine: dict[str, Any]) -> None:
+    """Refuse to go on when a machine has ended: ProviderError."""
+    wanted = {"Name": "instance-id", "Values": [machine["InstanceId"]]}
+    for found in aws.pages("ec2", "describe_instances", "Reservations", Filters=[wanted]):
+        state = found["Instances"][0]["State"]["Name"]
+        if state not in ("pending", "running"):
+            raise ProviderError(
+                f"the head is {state} already: see what it has stored in the bucket"
+            )
+
+
 def make_template(aws: Aws, names: Names, shape: Shape, script: str) -> tuple[str, str]:
     """Say how machines of workers are made; returns id and version."""
     described = shape.described(base64.b64encode(script.encode()).decode())
