@@ -61,7 +61,7 @@ class Machines:
                     subprocess.Popen(
                         self.command,
                         env=self.env,
-                        stdin=subprocess.DEVNULL,
+                        stdin=subprocess.PIPE,  # whose end tells it of ours
                         stdout=log_file,
                         stderr=log_file,
                         start_new_session=True,
@@ -116,10 +116,12 @@ def run_job(job: JobFolder) -> tuple[str, int]:
         place = [f"--master_host={HOST}", f"--master_port={port}"]
         workers = f"--num_workers={described['cpus_per_node']}"
         program = [sys.executable, str(ROOT / "es" / "worker.py"), "workers", *place, workers]
+        program.append("--until_stdin_ends")
         machines = Machines(job, program, {**env, PASSWORD_FILE_VARIABLE: str(password)})
         opened.callback(machines.be, 0)
         head = Head(job, ["local=False"], {**env, URL_VARIABLE: server.url}, apart=True)
         opened.callback(head.end, HEAD_END_SECONDS)
+        job.note(RUNNING, head=head.process.pid)
         while head.code is None and lasts(LOOK_SECONDS) and time.monotonic() < deadline:
             machines.be(job.read()["nodes"])
         if head.code is not None:

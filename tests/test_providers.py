@@ -1,11 +1,14 @@
 """What is promised of every provider, whatever its machines are."""
 
+import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from commands import run_here, setting, wait_until
+from commands import HAS_PROC, run_here, setting, wait_until
 from slurm_stub import StubSlurm
 
 from cluster.providers import PROVIDERS, Change, CloudPlan, Plan, Provider, ProviderError, provider
@@ -106,6 +109,29 @@ def test_machines_that_are_this_one_give_the_same_bits(tmp_path: Path) -> None:
     assert expected.info["theta sha256"] in chosen.tail("one", 100)
     with pytest.raises(ProviderError, match="one is not at work: it is done"):
         chosen.destroy("one")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_PROC, reason="no /proc")
+def test_a_job_that_was_killed_here_leaves_no_process(tmp_path: Path) -> None:
+    chosen = provider("local", tmp_path)
+    made = chosen.create(chosen.check(Plan("one", "es", WORDS, 1, 1.0, 1)))
+    wait_until(lambda: "generation 1/" in said(chosen), chosen, 60)
+    os.kill(int(made.job), signal.SIGKILL)
+    wait_until(lambda: chosen.list()[0].status == "lost", chosen, 60)
+    chosen.destroy("one")
+    assert chosen.list()[0].status == "interrupted"
+    wait_until(lambda: not _processes_of(tmp_path / "one"), lambda: _processes_of(tmp_path), 60)
+
+
+def _processes_of(folder: Path) -> list[bytes]:
+    """The command lines of those that have a job's folder in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and bytes(folder) in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_bytes())
+    return found
 
 
 def said(chosen: Provider) -> str:

@@ -13,8 +13,18 @@ import sys
 import time
 from pathlib import Path
 
-from cluster.jobs import DONE, ROOT, RUNNING, SUBMITTED, JobFolder, check_name, jobs_of
+from cluster.jobs import (
+    DONE,
+    INTERRUPTED,
+    ROOT,
+    RUNNING,
+    SUBMITTED,
+    JobFolder,
+    check_name,
+    jobs_of,
+)
 from cluster.providers import Change, Cluster, Plan, Provider, ProviderError, cannot, no_cluster
+from cluster.sitting import end_store, environment_of
 
 PROGRAM = ROOT / "cluster" / "local_job.py"
 BEGIN_SECONDS = 30.0  # that a job has to say that it runs
@@ -133,6 +143,10 @@ class LocalProvider:
 
     def destroy(self, name: str) -> None:
         job = self._job(name)
+        if job.status == RUNNING and not _at_work(job):  # all others have ended with it
+            _end_head(job)
+            job.note(INTERRUPTED)
+            return
         if not _at_work(job):
             raise ProviderError(f"{name} is not at work: it is {job.status or 'new'}")
         with contextlib.suppress(ProcessLookupError):
@@ -176,6 +190,24 @@ def _at_work(job: JobFolder) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def _end_head(job: JobFolder) -> None:
+    """End the head of a job that was killed, and its store."""
+    pid, deadline = int(job.state().get("head", 0)), time.monotonic() + END_SECONDS
+    if _is_of(job, pid):
+        os.kill(pid, signal.SIGTERM)
+    while _is_of(job, pid) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+    end_store(environment_of(job))
+
+
+def _is_of(job: JobFolder, pid: int) -> bool:
+    """True if a process of that number is there, and is no other that has got it meanwhile."""
+    try:
+        return bytes(job.path / "runs") in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
 
 
 def _cluster(job: JobFolder) -> Cluster:
