@@ -227,6 +227,7 @@ WRITES_OF_A_LAUNCH = 7
 KILLS = [(number, when) for number in range(WRITES_OF_A_LAUNCH) for when in ("before", "after")]
 
 
+@pytest.mark.slow
 def test_a125_whenever_the_launcher_is_killed_kill_ends_all_there_is(
     moto: Moto, aws: AwsProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +277,7 @@ def test_a125_a_head_that_ends_during_the_launch_leaves_no_workers(
     assert moto.everything() == NOTHING
 
 
+@pytest.mark.slow
 def test_a125_whenever_a_set_up_is_killed_teardown_removes_all_there_is(moto: Moto) -> None:
     account = AwsAccount("zoe", Aws())
     moto.calls.clear()

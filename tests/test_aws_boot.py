@@ -1,6 +1,7 @@
 """Start scripts, run for real: machines are folders here, AWS's programs a few lines of bash."""
 
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -18,7 +19,7 @@ import pytest
 from aws_moto import plan
 from commands import HAS_PROC, ROOT, Place, run_here, setting, wait_until
 
-from cluster.bundle import make_bundle
+from cluster.bundle import Bundle, make_bundle
 from cluster.providers.aws_scripts import Start
 from cluster.providers.aws_session import Mine
 
@@ -90,6 +91,11 @@ class Machine:
         return self.text("log.txt")
 
 
+@functools.cache
+def code_of_ours() -> Bundle:
+    return make_bundle(ROOT, committed_only=True)
+
+
 class Cloud(Place):
     """Where machines are booted, with a bucket that has the code."""
 
@@ -102,7 +108,7 @@ class Cloud(Place):
             (programs / name).chmod(0o700)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        code = make_bundle(ROOT, committed_only=True)
+        code = code_of_ours()
         mine = Mine("ann", "eu-west-1")
         names = mine.cluster("one")
         key = f"{names.code}x.tar.gz"
