@@ -62,10 +62,17 @@ class Launch:
 
     @property
     def estimate(self) -> str:
-        """What it costs, in lines."""
+        """What it costs, and what it leaves, in lines."""
         plan = self.plan
         assert plan.head_type and plan.worker_type
-        return estimate(plan.head_type, plan.worker_type, plan.nodes, plan.price, plan.hours)
+        costs = estimate(plan.head_type, plan.worker_type, plan.nodes, plan.price, plan.hours)
+        return f"{costs}\n{self._results}"
+
+    @property
+    def _results(self) -> str:
+        place = f"s3://{self.start.bucket}/{self.names.runs}"
+        where = "your MongoDB" if self.store_url else f"{place}runs when the run has ended"
+        return f"logs go to {place}, results to {where}"
 
     def shape(self, role: str) -> Shape:
         """What machines of a role are made of."""
@@ -78,12 +85,12 @@ class Launch:
         """All that would be made, in order."""
         plan, start = self.plan, self.start
         until = time.strftime("%F %T UTC", time.gmtime(start.deadline))
-        results = f"parameter {start.store_url} with the address of your MongoDB"
+        parameter = [f"parameter {start.store_url}: the address of your MongoDB"]
         return "\n".join(
             [
                 f"s3://{start.bucket}/{start.bundle}: commit {self.bundle.commit[:10]},"
                 f" {len(self.bundle.data):,} bytes",
-                results if start.store_url else f"results: s3://{start.bucket}/{self.names.runs}",
+                *(parameter if start.store_url else ()),
                 f"head: {plan.head_type} in {self.subnets['head'][0]}, image {self.image.id},"
                 f" security group {self.security_group}, role {self.profiles['head']}",
                 f"launch template and group {self.names.group}: {plan.nodes} × {plan.worker_type}"
