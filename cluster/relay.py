@@ -86,12 +86,16 @@ class Relay:
                 self._client.leave()
 
     def _adopt(self) -> None:
-        """Go on where another relay of this machine was killed."""
+        """Go on where another relay of this machine was killed; its run may be over."""
         data: Any = self._below.get(self._keys.run)
         if data is None:
             return
+        run_id = ""
         with contextlib.suppress(MessageError):
-            self._fetch_run(str(unpack(data).get("run")), clear=False)
+            run_id = str(unpack(data).get("run"))
+        if not run_id or not self._fetch_run(run_id, clear=False):
+            own = self._keys.run, self._keys.tickets, self._keys.banned(run_id)
+            self._below.delete(*own)
         for name in self._below.scan_iter(self._keys.task("*")):
             _, _, number = name.decode().rpartition(":")
             if not (number.isdigit() and self._fetch_task(int(number))):

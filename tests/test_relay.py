@@ -281,6 +281,25 @@ def test_a072_a_flush_above_empties_the_machine_within_two_seconds(
     assert time.monotonic() - started < 2
 
 
+def test_a_run_that_was_over_when_the_next_relay_came_leaves_nothing(
+    machines: Callable[[int, int], Sequence[Machine]], master: redis.Redis, wait_for: WaitFor
+) -> None:
+    (machine,) = machines(1, 0)
+    head = HeadClient(master, "run", KEYS)
+    head.lead()
+    head.post_run({})
+    head.add_task(0, {"share": 2})
+    head.post(0, cut("run", 0, range(8), 1))
+    wait_for(lambda: machine.db.llen(KEYS.tickets))
+    assert machine.relay.pid is not None
+    os.kill(machine.relay.pid, signal.SIGKILL)
+    machine.relay.join()
+    flush(master, KEYS)
+    assert machine.db.exists(KEYS.run, KEYS.tickets, KEYS.task("run", 0)) == 3
+    machine.start_relay()
+    wait_for(lambda: not machine.db.keys())
+
+
 def test_a073_a_killed_relay_is_replaced(
     stage: Stage, machines: Callable[[int, int], Sequence[Machine]]
 ) -> None:
