@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import redis
 from mangler import Mangler
-from processes import Child
+from processes import Child, DataServer
 from world import KEYS, ROWS, World, ledger
 
 PATIENCE = 10.0  # of the head, see evolution.lookout
@@ -263,7 +263,7 @@ class Nemesis:
         world = self.world
         world.tell("enough")
         self._await_end([world.head])
-        self._await(lambda: not any(server.db.exists(KEYS.run) for server in world.machines))
+        self._await(lambda: all(map(_has_no_run, world.machines)))
         world.tell("over")
         self._await_end([*world.workers, *world.relays])
         world.journal.read()
@@ -324,6 +324,14 @@ class Nemesis:
             child.end()
         left = _children_of(os.getpid()) - {host.link.process.pid for host in self.world.hosts}
         assert not left & set(_named(self.world.folder)), "a process has outlived its run"
+
+
+def _has_no_run(server: DataServer) -> bool:
+    """False too if it was killed last and is not there again."""
+    try:
+        return not server.db.exists(KEYS.run)
+    except redis.ConnectionError:
+        return False
 
 
 def _has_no_workers(server: redis.Redis) -> bool:
