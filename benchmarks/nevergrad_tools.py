@@ -42,7 +42,7 @@ LIMIT = 10.0  # seconds of CPU for one trial, and …
 PATIENCE = 6 * LIMIT  # … on the clock
 Trial = tuple[int, int, int, bool]
 TRIALS: dict[str, Trial] = {  # parameters, candidates of a generation, generations, noisy
-    "few": (10, 20, 5, True),
+    "few": (10, 20, 15, True),
     "many": (400, 24, 3, True),
     "without noise": (10, 20, 15, False),
 }
