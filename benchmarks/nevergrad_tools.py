@@ -215,7 +215,8 @@ def refusals(name: str, found: Found) -> Iterator[str]:
     """Reasons not to let it serve at all."""
     few = found["few"]
     cls = registry[name]
-    if getattr(cls, "recast", False) or few.get("threads"):
+    threads = "error" not in few and few["threads"]
+    if getattr(cls, "recast", False) or threads:
         yield "it runs in a thread of its own, which waits for each result alone"
     if getattr(cls, "no_parallelization", False) or "parallelization" in few.get("error", ""):
         yield "it is made for one candidate at a time"
