@@ -102,6 +102,15 @@ def master(server: Server) -> redis.Redis:
     return connect(server.url)
 
 
+def post_tickets(master: redis.Redis) -> None:
+    """A run with eight tickets, for nobody to work at."""
+    head = HeadClient(master, "run", KEYS)
+    head.lead()
+    head.post_run({})
+    head.add_task(0, {"share": 2})
+    head.post(0, cut("run", 0, range(8), 1))
+
+
 @pytest.mark.parametrize("relays", [1, 2])
 def test_a078_workers_behind_relays_give_the_same_bits(
     relays: int, stage: Stage, machines: Callable[[int, int], Sequence[Machine]]
@@ -269,11 +278,7 @@ def test_a072_a_flush_above_empties_the_machine_within_two_seconds(
     machines: Callable[[int, int], Sequence[Machine]], master: redis.Redis, wait_for: WaitFor
 ) -> None:
     (machine,) = machines(1, 0)
-    head = HeadClient(master, "run", KEYS)
-    head.lead()
-    head.post_run({})
-    head.add_task(0, {"share": 2})
-    head.post(0, cut("run", 0, range(8), 1))
+    post_tickets(master)
     wait_for(lambda: machine.db.llen(KEYS.tickets))
     flush(master, KEYS)
     started = time.monotonic()
@@ -285,11 +290,7 @@ def test_a_run_that_was_over_when_the_next_relay_came_leaves_nothing(
     machines: Callable[[int, int], Sequence[Machine]], master: redis.Redis, wait_for: WaitFor
 ) -> None:
     (machine,) = machines(1, 0)
-    head = HeadClient(master, "run", KEYS)
-    head.lead()
-    head.post_run({})
-    head.add_task(0, {"share": 2})
-    head.post(0, cut("run", 0, range(8), 1))
+    post_tickets(master)
     wait_for(lambda: machine.db.llen(KEYS.tickets))
     assert machine.relay.pid is not None
     os.kill(machine.relay.pid, signal.SIGKILL)
@@ -304,11 +305,8 @@ def test_what_could_not_go_up_does_not_stay_for_ever(
     machines: Callable[[int, int], Sequence[Machine]], master: redis.Redis, wait_for: WaitFor
 ) -> None:
     (machine,) = machines(1, 0)
-    head, below = HeadClient(master, "run", KEYS), machine.db
-    head.lead()
-    head.post_run({})
-    head.add_task(0, {"share": 2})
-    head.post(0, cut("run", 0, range(8), 1))
+    below = machine.db
+    post_tickets(master)
     wait_for(lambda: below.llen(KEYS.tickets))
     master.execute_command("ACL", "SETUSER", "default", "-rpush")
     below.rpush(KEYS.results("run"), b"an answer")
