@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from evolution.evaluation import Evaluations
-from nevergrad_es.library import registry
+from nevergrad_es.registry import registry
 from nevergrad_es.strategy import NevergradStrategy
 from nevergrad_es.tools import FOUND as TABLE
 from nevergrad_es.tools import NOISY, REFUSED, SERVES, SMALL, UNREPEATABLE, ToolError

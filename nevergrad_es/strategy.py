@@ -12,7 +12,7 @@ from evolution.evaluation import Evaluations
 from evolution.population import Dense, Population
 from nevergrad_es.draws import Draws
 from nevergrad_es.ledger import WORDS, Ledger, replayed
-from nevergrad_es.library import THREADS, Parameter, ng, registry
+from nevergrad_es.registry import THREADS, Parameter, ng, registry
 from nevergrad_es.tools import ToolError
 
 log = logging.getLogger(__name__)

@@ -78,7 +78,7 @@ def find_tool(name: object) -> Tool:
     """
     if name in tools():
         return tools()[str(name)]
-    from nevergrad_es.library import registry  # takes seconds: only to see if it is a newer one's
+    from nevergrad_es.registry import registry  # takes seconds: only to see if it is a newer one's
 
     if name in registry:
         return Tool(str(name), UNREPEATABLE, reason="of another Nevergrad than was tried")

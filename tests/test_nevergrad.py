@@ -12,7 +12,7 @@ from evolution.noise import NoiseTable
 from evolution.population import Dense
 from evolution.problem import choose_problem
 from evolution.seeding import Seeding
-from nevergrad_es.library import registry
+from nevergrad_es.registry import registry
 from nevergrad_es.strategy import NevergradStrategy
 from nevergrad_es.tools import (
     LARGE,
