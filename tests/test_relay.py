@@ -300,6 +300,23 @@ def test_a_run_that_was_over_when_the_next_relay_came_leaves_nothing(
     wait_for(lambda: not machine.db.keys())
 
 
+def test_what_could_not_go_up_does_not_stay_for_ever(
+    machines: Callable[[int, int], Sequence[Machine]], master: redis.Redis, wait_for: WaitFor
+) -> None:
+    (machine,) = machines(1, 0)
+    head, below = HeadClient(master, "run", KEYS), machine.db
+    head.lead()
+    head.post_run({})
+    head.add_task(0, {"share": 2})
+    head.post(0, cut("run", 0, range(8), 1))
+    wait_for(lambda: below.llen(KEYS.tickets))
+    master.execute_command("ACL", "SETUSER", "default", "-rpush")
+    below.rpush(KEYS.results("run"), b"an answer")
+    wait_for(lambda: int(below.ttl(KEYS.results("run"))) > 0)
+    master.execute_command("ACL", "SETUSER", "default", "+rpush")
+    wait_for(lambda: master.llen(KEYS.results("run")))
+
+
 def test_a073_a_killed_relay_is_replaced(
     stage: Stage, machines: Callable[[int, int], Sequence[Machine]]
 ) -> None:
