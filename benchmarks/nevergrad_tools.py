@@ -42,7 +42,7 @@ LIMIT = 10.0  # seconds of CPU for one trial, and …
 PATIENCE = 6 * LIMIT  # … on the clock
 Trial = tuple[int, int, int, bool]
 TRIALS: dict[str, Trial] = {  # parameters, candidates of a generation, generations, noisy
-    "few": (10, 20, 5, True),
+    "few": (10, 20, 15, True),
     "many": (400, 24, 3, True),
     "without noise": (10, 20, 15, False),
 }
@@ -215,7 +215,8 @@ def refusals(name: str, found: Found) -> Iterator[str]:
     """Reasons not to let it serve at all."""
     few = found["few"]
     cls = registry[name]
-    if getattr(cls, "recast", False) or few.get("threads"):
+    threads = "error" not in few and few["threads"]
+    if getattr(cls, "recast", False) or threads:
         yield "it runs in a thread of its own, which waits for each result alone"
     if getattr(cls, "no_parallelization", False) or "parallelization" in few.get("error", ""):
         yield "it is made for one candidate at a time"
