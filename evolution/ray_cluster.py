@@ -141,16 +141,19 @@ def open_cluster(address: str | None, cpus: int) -> Iterator[None]:
     Raises:
         ServerError: it is not there, or did not start.
     """
+    known = sys.modules.get("ray")
+    if known is not None and known.is_initialized():
+        yield
+        return
     with contextlib.ExitStack() as opening:
         if address is None:
             address = opening.enter_context(_private(cpus))
         for name in QUIET:
             os.environ.setdefault(name, PRIVATE[name])
-        from evolution.ray_evaluator import connect, disconnect, is_connected  # takes a second
+        from evolution.ray_evaluator import connect, disconnect  # takes a second
 
-        if not is_connected():
-            connect(address)
-            opening.callback(disconnect)
+        connect(address)
+        opening.callback(disconnect)
         yield
 
 
@@ -204,7 +207,7 @@ def _environment() -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():
-            os.environ.pop(name)
+            os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
 

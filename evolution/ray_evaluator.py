@@ -59,11 +59,6 @@ def connect(address: str) -> None:
             signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)  # Ray puts its own there
 
 
-def is_connected() -> bool:
-    """True if this process is a driver already."""
-    return ray.is_initialized()
-
-
 def disconnect() -> None:
     """Leave the cluster, which goes on without us."""
     ray.shutdown()
