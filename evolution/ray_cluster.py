@@ -6,6 +6,7 @@ Ray is imported by `evolution.ray_evaluator` alone, and only when a run asks for
 import contextlib
 import functools
 import importlib.util
+import logging
 import os
 import re
 import secrets
@@ -20,8 +21,11 @@ from typing import Any
 
 from cluster.redis_server import ServerError
 
+log = logging.getLogger(__name__)
+
 INSTALL = "pip install -r requirements-ray.txt"
-START_SECONDS = 90.0  # that a private Ray has to come up, on a busy machine
+START_SECONDS = 90.0  # that a private Ray has to come up, on a busy machine, …
+START_ATTEMPTS = 2  # … on which it gives up earlier itself: its parts wait 15 s for each other
 ANSWER_SECONDS = 5.0  # that a cluster has to accept a connection
 JOIN_SECONDS = 60.0  # that it has to let us in
 PATH_LIMIT = 40  # bytes; Ray's sockets lie 66 below, and the path of a socket has 107
@@ -160,6 +164,22 @@ def open_cluster(address: str | None, cpus: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _private(cpus: int) -> Iterator[str]:
     """Start a Ray of our own; gives its address."""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        with contextlib.ExitStack() as opening:
+            try:
+                address = opening.enter_context(_node(cpus))
+            except ServerError as error:
+                if attempt == START_ATTEMPTS:
+                    raise
+                log.warning("%s; trying again", error)
+                continue
+            yield address
+            return
+
+
+@contextlib.contextmanager
+def _node(cpus: int) -> Iterator[str]:
+    """Ray's processes, and the address at which they are."""
     folder = _folder()
     guardian = subprocess.Popen(
         ["/bin/sh", "-c", GUARDIAN, "sh", str(folder)],
