@@ -1,5 +1,6 @@
 """Ray's actors evaluate as everybody does; a cluster is only there if somebody asks for it."""
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -264,20 +265,23 @@ def test_a091_use_ray_starts_a_private_ray_and_leaves_nothing() -> None:
         wait_until(lambda: not folder.exists() and not place.leftovers(), place)
 
 
+LOOPS = {"0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F"}  # as /proc writes them
+
+
 def listens_elsewhere(place: Place) -> list[str]:
     """Addresses other than this machine's own loop at which a process of a place listens."""
-    inodes = set()
+    sockets = set()
     for pid in place.processes():
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            if link.is_symlink() and "socket:[" in (target := os.readlink(link)):
-                inodes.add(target[8:-1])
-    found = []
-    for table, loop in (("tcp", "0100007F"), ("tcp6", "0" * 24 + "01000000")):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            _, local, _, state, *rest = line.split()
-            if state == "0A" and rest[5] in inodes and local.partition(":")[0] != loop:
-                found.append(local)
-    return found
+        with contextlib.suppress(OSError):  # it has just ended
+            sockets |= {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    lines = [line.split() for name in ("tcp", "tcp6") for line in _sockets(name)]
+    listening = [words for words in lines if words[3] == "0A" and f"socket:[{words[9]}]" in sockets]
+    assert listening
+    return [words[1] for words in listening if words[1].partition(":")[0] not in LOOPS]
+
+
+def _sockets(name: str) -> list[str]:
+    return Path(f"/proc/net/{name}").read_text().splitlines()[1:]
 
 
 # --- bad input
