@@ -8,6 +8,7 @@ from sacred import Experiment
 
 from es.experiment import ex as es
 from ga.experiment import ex as ga
+from nevergrad_es.experiment import ex as nevergrad
 
 COMMON = {
     **{"seed": 3, "num_generations": 3, "max_ep_length": 60, "noise_size": 100_000},
@@ -18,6 +19,7 @@ PARENTS = {"n_parents": 4, "champions": 2, "n_elite_candidates": 3, "n_evals": 2
 EXPERIMENTS: dict[str, tuple[Experiment, dict[str, Any]]] = {
     "es": (es, {"pop_size": 20}),
     "ga": (ga, {"pop_size": 20, **PARENTS}),
+    "nevergrad": (nevergrad, {"pop_size": 20, "num_episodes": 1}),
 }
 
 

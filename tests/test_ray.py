@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from algorithms import EXPERIMENTS, found, found_alone
-from commands import EXPERIMENT, HAS_PROC, Place, noise_file, run_here, wait_until
+from commands import EXPERIMENT, HAS_PROC, Place, noise_file, run_here, setting, wait_until
 from test_anchors import random_genome, task_of
 from test_evaluators import PROBLEMS, MakeTask, check, linear
 
@@ -27,6 +27,7 @@ from evolution.lookout import WorkerFailure
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 from evolution.ray_cluster import check_ray, open_cluster
+from nevergrad_es.experiment import ex as nevergrad
 
 if TYPE_CHECKING:
     from evolution.ray_evaluator import RayEvaluator
@@ -248,9 +249,11 @@ def test_a091_use_ray_starts_a_private_ray_and_leaves_nothing() -> None:
     with Place() as place:
         # Short, so that Ray's sockets fit in; and what tells the place's processes from others.
         place.env |= {"TMPDIR": str(place.folder), "PLACE": str(place.temporary)}
-        short = place.start(EXPERIMENT, "with", "sphere", *words, "num_generations=2", "seed=1")
         config = {"noise_size": size, "noise_seed": seed, "num_generations": 2, "seed": 1}
-        digest = run_here("sphere", evaluator="local", **config).info["theta sha256"]
+        names = [*setting(use_ray=True, num_processors=1, **config), "-F", str(place.runs)]
+        short = place.start("nevergrad_es/experiment.py", "with", "sphere", *names)
+        alone = run_here("sphere", experiment=nevergrad, evaluator="local", **config)
+        digest = alone.info["theta sha256"]
         assert f"theta sha256 {digest}" in short.succeed()
         assert not noise_file(size, seed).exists()
         assert not list(place.folder.glob("evo-ray-*"))
