@@ -238,7 +238,7 @@ def place() -> Iterator[Place]:
 @pytest.mark.slow
 def test_a106_a_killed_run_goes_on_to_the_same_end(place: Place) -> None:
     """On workers of its own; what it had asked and told is asked and told once more."""
-    sizes = {"seed": 3, "num_generations": 200, "eval_episodes": 2, "final_episodes": 3}
+    sizes = {"seed": 3, "num_generations": 120, "eval_episodes": 2, "final_episodes": 3}
     config = setting(**sizes, tool="DE", checkpoint_every=0.1, overlap=1, num_workers=1)
     killed = place.start(NEVERGRAD, "with", "sphere", *config)
     kept = place.runs / "spool"

@@ -117,9 +117,9 @@ def test_theta_is_float32_and_never_changed_in_place(name: str, noise: NoiseTabl
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_it_gets_better(name: str, noise: NoiseTable) -> None:
-    first, *_, last = play(STRATEGIES[name](noise), noise)
-    assert last.metrics["overall best fitness"] > first.metrics["mean fitness"]
-    assert last.fitness > first.fitness
+    first, second, *_, last = play(STRATEGIES[name](noise), noise)
+    assert last.fitness > first.metrics["mean fitness"]  # of the first candidates
+    assert last.fitness >= second.fitness
 
 
 @pytest.mark.parametrize("tool", ["CMA", "DE"])
