@@ -49,8 +49,6 @@ START = (
     *("start", "--head", "--block", "--port=0", "--include-dashboard=false"),
     *("--disable-usage-stats", "--include-log-monitor=false", "--no-monitor"),
 )
-# Of processes that Ray would otherwise wait for, and not for long.
-PORTS = ("dashboard-agent-grpc", "dashboard-agent-listen", "metrics-export", "runtime-env-agent")
 
 # Waits until its own standard input ends, which happens however the owner dies; then ends Ray,
 # whose processes are in one group or end with those that are, and removes what Ray had.
@@ -202,11 +200,7 @@ def _node(cpus: int) -> Iterator[str]:
 def _start(folder: Path, cpus: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-c", COMMAND, *START]
     command += [f"--num-cpus={cpus}", f"--temp-dir={folder / INSIDE}"]
-    with contextlib.ExitStack() as free, (folder / "log").open("wb") as log:
-        for name in PORTS:
-            taken = free.enter_context(socket.create_server(("127.0.0.1", 0)))
-            command.append(f"--{name}-port={taken.getsockname()[1]}")
-        free.close()
+    with (folder / "log").open("wb") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -16,8 +16,6 @@ import pytest
 from commands import EXPERIMENT, ROOT, Command, run_here, setting, wait_until
 from hosts import Host, network, why_not
 
-from evolution.ray_cluster import PORTS
-
 pytestmark = [
     pytest.mark.slow,  # two nodes take seconds to start
     pytest.mark.skipif(
@@ -51,7 +49,6 @@ class Cluster:
         host, folder = self.hosts[number], self.folder / f"node-{number}"
         words = ["-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *role]
         words += [f"--node-ip-address={host.address}", f"--temp-dir={folder}"]
-        words += [f"--{name}-port={PORT + 1 + i}" for i, name in enumerate(PORTS)]
         node = self.start(f"ray-{number}", host, *words, "--include-log-monitor=false")
         node.says("Ray runtime started")
         return node
