@@ -6,7 +6,7 @@ from typing import Any
 
 from evolution.checks import checked_run
 from evolution.problem import Problem
-from evolution.settings import RunSettings, above_zero, whole_number
+from evolution.settings import RunSettings, above_zero, whole_number, with_ray_names
 from nevergrad_es.tools import UNREPEATABLE, find_tool
 from policy.base import Policy
 from store.reader import load_policy
@@ -19,7 +19,7 @@ INITS = ("policy", "zero")
 
 def checked_config(config: Mapping[str, Any]) -> tuple[RunSettings, Problem]:
     """See `evolution.checks.checked_run`."""
-    return checked_run(config, _check_algorithm)
+    return checked_run(with_ray_names(config), _check_algorithm)
 
 
 def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:

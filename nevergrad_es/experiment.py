@@ -35,6 +35,8 @@ def algorithm():  # Bennet et al. 2021, "Nevergrad: black-box optimization platf
     init = "policy"  # begin with parameters as the network draws them, or zero
     load_from = None  # or with a saved policy: path of a .model file, or the id of a run
     noisy = True  # tell it that returns vary: CMA, NGOpt and others then choose other methods
+    use_ray = None  # True: evaluator=ray; False: never
+    num_processors = None  # num_workers by another name
 
 
 @ex.named_config
