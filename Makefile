@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\
 	$(shell $(p) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) and print("$(p)")' 2>/dev/null)))
 BIN := .venv/bin
 
-.PHONY: install lander board test check bench nemesis clean
+.PHONY: install lander board test check bench compare nemesis clean
 
 install: .venv/installed  ## the suite and all it needs
 
@@ -30,6 +30,9 @@ bench: install  ## the short form of every benchmark; see benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/workers.py --quick
 	$(BIN)/python benchmarks/head.py --quick
 	$(BIN)/python benchmarks/lander.py --quick
+
+compare: install  ## ES, Nevergrad and GA on the tasks of distributed_es: a night on two cores
+	$(BIN)/python benchmarks/compare_algorithms.py
 
 nemesis: .venv/tested  ## many schedules of kills, cuts and forged messages; the table of benchmarks/RESULTS.md
 	EVO_FUZZ=100000 EVO_KILLS=30 $(BIN)/python -m pytest tests/test_fuzz.py tests/test_resume.py

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DONE, FAILED, RUNNING, SUBMITTED = "done", "failed", "running", "submitted"
 INTERRUPTED, CANCELLED, REQUEUED, STOPPED = "interrupted", "cancelled", "requeued", "stopped"
 ENV_VARIABLE = "gym"  # the id of the environment, as ga-dist's users pass it to a job
-CHOSEN = ("redis", "local", "evaluator", "num_workers", "group")  # config keys that a job decides
+# Config keys that a job decides.
+CHOSEN = ("redis", "local", "evaluator", "num_workers", "group", "ray_address")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
 REASON_LENGTH = 300
 CHECK_SECONDS = 120.0  # that an experiment has to look at its config

@@ -86,12 +86,15 @@ class Relay:
                 self._client.leave()
 
     def _adopt(self) -> None:
-        """Go on where another relay of this machine was killed."""
+        """Go on where another relay of this machine was killed; its run may be over."""
         data: Any = self._below.get(self._keys.run)
         if data is None:
             return
+        run_id = ""
         with contextlib.suppress(MessageError):
-            self._fetch_run(str(unpack(data).get("run")), clear=False)
+            run_id = str(unpack(data).get("run"))
+        if not run_id or not self._fetch_run(run_id, clear=False):
+            self._below.delete(*self._own(run_id))
         for name in self._below.scan_iter(self._keys.task("*")):
             _, _, number = name.decode().rpartition(":")
             if not (number.isdigit() and self._fetch_task(int(number))):
@@ -199,9 +202,12 @@ class Relay:
         if self._run_id:
             tasks = [self._keys.task(self._run_id, number) for number in self._tasks]
             supplies = set().union(*self._needs.values())
-            own = self._keys.run, self._keys.tickets, self._keys.banned(self._run_id)
-            self._below.delete(*own, *tasks, *supplies)
+            self._below.delete(*self._own(self._run_id), *tasks, *supplies)
         self._run_id, self._spec, self._tasks, self._needs = "", {}, {}, {}
+
+    def _own(self, run_id: str) -> list[str]:
+        """What there is below of a run, but for its tasks and what has still to go up."""
+        return [self._keys.run, self._keys.tickets, self._keys.banned(run_id)]
 
     # --- results: up
 
@@ -225,7 +231,10 @@ class Relay:
                 pipe.execute()
             self._went_up = time.monotonic()
         except redis.RedisError:
-            self._below.lpush(name, *reversed(results))
+            with self._below.pipeline(transaction=True) as pipe:
+                pipe.lpush(name, *reversed(results))
+                pipe.expire(name, RESULTS_EXPIRE)  # should the run be over when it is back
+                pipe.execute()
             raise
 
     # --- life

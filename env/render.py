@@ -12,7 +12,7 @@ import click
 from pymongo.database import Database
 
 from evolution import playing
-from evolution.replay import fresh_seeds, play_episodes
+from evolution.replay import fresh_seeds, play_candidate, play_episodes
 from evolution.settings import whole_number
 from evolution.simulator import EpisodeError
 from evolution.subject import Subject, subject_of_file, subject_of_run
@@ -45,6 +45,7 @@ class Source(click.ParamType):
 @click.argument("source", metavar="RUN_ID|FILE.json", type=Source())
 @click.option("--gen", type=click.IntRange(min=0), help="Generation; the newest without it.")
 @click.option("--best", is_flag=True, help="The policy with the best logged fitness so far.")
+@click.option("--candidate", is_flag=True, help="Nevergrad's with the overall best fitness so far.")
 @click.option("--num_episodes", type=click.IntRange(min=1), help="As in the run without it.")
 @click.option("--max_ep_length", type=click.IntRange(min=1), help="As in the run without it.")
 @click.option("--sleep", type=click.FloatRange(min=0), default=0.01, help="Seconds between steps.")
@@ -85,10 +86,11 @@ def cli(find_store: Callable[[], Database], source: int | Path, **options: Any) 
 
 def _check(source: int | Path, options: dict[str, Any]) -> None:
     """Refuse what cannot be, before anything is read."""
-    if options["best"] and options["gen"] is not None:
-        raise ValueError("--best or --gen: choose one")
-    if isinstance(source, Path) and (options["best"] or options["gen"] is not None):
-        raise ValueError(f"{source} holds one policy: --best and --gen are for runs")
+    chosen = [options["best"], options["candidate"], options["gen"] is not None]
+    if sum(chosen) > 1:
+        raise ValueError("--best, --candidate or --gen: choose one")
+    if isinstance(source, Path) and any(chosen):
+        raise ValueError(f"{source} holds one policy: --best, --candidate and --gen are for runs")
     if options["record"]:
         check_film(options["record"])
     if path := options["export"]:
@@ -106,7 +108,8 @@ def _subject(
         subject = subject_of_file(source, options["engine"])
     else:
         chosen = options["gen"], options["best"], options["engine"]
-        subject = subject_of_run(find_store(), source, *chosen)
+        kind = {"candidate": options["candidate"]}
+        subject = subject_of_run(find_store(), source, *chosen, **kind)
     if options["max_ep_length"] is not None:
         problem = replace(subject.problem, max_steps=options["max_ep_length"])
         subject = replace(subject, problem=problem)
@@ -171,9 +174,13 @@ def play_again(subject: Subject) -> None:
     if logged is None:
         click.echo("the run has logged no evaluation of this policy, so none is played again")
         return
-    fitness = playing.mean(play_episodes(problem, subject.theta, logged.seeds)[0])
+    if logged.of_candidate:
+        name, fitness = "fitness", play_candidate(problem, subject.theta, logged.seeds)
+    else:
+        returns, _ = play_episodes(problem, subject.theta, logged.seeds)
+        name, fitness = "current fitness", playing.mean(returns)
     said = (
-        f"logged: current fitness {logged.fitness!r}; its {len(logged.seeds)} episodes played"
+        f"logged: {name} {logged.fitness!r}; its {len(logged.seeds)} episodes played"
         f" again on {problem.engine}: {fitness!r}"
     )
     if fitness == logged.fitness:

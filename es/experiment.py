@@ -1,20 +1,17 @@
 """OpenAI's Evolution Strategies: python es/experiment.py with lander"""
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cluster.clients import AnotherHeadError
-from cluster.redis_server import ServerError
 from es.config import checked_config
+from evolution.beginning import check_before_start, first_theta
 from evolution.configs import SHARED
 from evolution.noise import NoiseTable
 from evolution.seeding import Seeding
 from evolution.session import Session
 from evolution.strategy import Strategy
 from policy.base import Policy
-from store.experiment import CHECKED_COMMANDS, ConfigError, in_one_line, new_experiment
-from store.reader import load_policy
+from store.experiment import new_experiment
 from utils.program import set_up_program
 
 if TYPE_CHECKING:
@@ -25,6 +22,7 @@ ex = new_experiment("ES", globals())
 
 for shared in SHARED:
     ex.config(shared)
+check_before_start(ex, checked_config)
 
 
 @ex.config
@@ -198,15 +196,6 @@ def sphere():
     num_generations = 100
 
 
-@ex.config_hook
-def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) -> dict:
-    """Refuse a bad config before anything is started."""
-    if command_name in CHECKED_COMMANDS:
-        with in_one_line(ConfigError, ValueError, ServerError, AnotherHeadError):
-            checked_config(config)
-    return {}
-
-
 @ex.main
 def run(
     _run: "Run",
@@ -228,12 +217,8 @@ def make_strategy(
     """The algorithm as configured, at its first theta."""
     from es.openai_es import OpenAIES  # torch takes seconds: the workers start meanwhile
 
-    if config["load_from"] is None:
-        theta = policy.initial_theta(seeding.init())
-    else:
-        theta = policy.theta_from_state_dict(load_policy(config["load_from"]))
     return OpenAIES(
-        theta,
+        first_theta(config["load_from"], policy, seeding.init()),
         noise,
         pop_size=config["pop_size"],
         sigma=config["sigma"],

@@ -1,14 +1,18 @@
 """What every experiment asks of its config before anything is started."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from evolution.noise import check_room
 from evolution.problem import Problem, problem_of
+from evolution.ray_cluster import check_ray
 from evolution.settings import RunSettings, number
 from evolution.show import has_display
 from evolution.workplace import check_workplace
 from policy.base import Policy
+
+log = logging.getLogger(__name__)
 
 
 def checked_run(
@@ -20,7 +24,7 @@ def checked_run(
         check_algorithm: looks at the values that are the algorithm's own.
     Raises:
         ValueError: what is wrong, and what would be right.
-        ServerError, AnotherHeadError: the redis server is not there, or taken.
+        ServerError, AnotherHeadError: the redis server, or the Ray cluster, is not there, or taken.
     """
     settings = RunSettings.from_config(config)
     for name in ("render", "force_cpu", "local", "log_evaluations"):
@@ -34,4 +38,8 @@ def checked_run(
     check_room(settings.noise_size, policy.num_params)
     check_algorithm(config, policy)
     check_workplace(settings.evaluator, settings.redis, settings.local, settings.group)
+    if settings.evaluator == "ray":
+        check_ray(settings.ray_address, settings.audit)
+    elif settings.ray_address is not None:
+        log.warning("ray_address=%s has no effect: say evaluator=ray", settings.ray_address)
     return settings, problem

@@ -35,10 +35,11 @@ def records():
 
 
 def workers():
-    evaluator = "redis"  # redis: worker processes; local: this process alone
+    evaluator = "redis"  # redis: worker processes; local: this process alone; ray: Ray's actors
     redis = None  # URL of a server; None: EVO_REDIS, else run-server's, else one of our own
     local = True  # False: never start a server and workers here
-    num_workers = None  # to start here; None: one per core
+    ray_address = None  # of a Ray cluster: auto, host:port, ray://host:port; None: one of our own
+    num_workers = None  # to start here; None: one per core, or per free CPU of a Ray cluster
     min_task_runtime = 0.05  # seconds of work that a worker takes at a time, at least
     overlap = 0  # generations that are asked ahead, so that workers need not wait for the slowest
     audit = 0.0  # share of the work that two workers do and that is compared bit for bit

@@ -125,3 +125,16 @@ class Counts:
         self.used, self.skipped, self.audited, self.rejected = 0, 0, 0, 0
         self.waited = 0.0
         self.answers: list[Answer] = []
+
+    def add(self, task: Gathering, batch: Batch, used: np.ndarray, age: int) -> None:
+        """Answers that came.
+
+        Args:
+            used: bool[rows], which of them are new.
+            age: of their task: 0 for the oldest that is waited for, above it for one that is over.
+        """
+        new = int(np.count_nonzero(used))
+        answers = task.early if age < 0 else self.answers
+        answers.append(task.note(batch, used, max(age, 0)))
+        self.used += new
+        self.skipped += len(used) - new

@@ -294,13 +294,9 @@ class RedisEvaluator:
         if audit is not None and task in self._tasks:
             self._check(audit, task, worker, batch, used)
             used |= task.fill(batch, np.array(numbers))  # what a liar had said before
-        new = int(np.count_nonzero(used))
         age = (self._tasks[0].number if self._tasks else self._number) - task.number
-        answers = task.early if age < 0 else self._counts.answers
-        answers.append(task.note(batch, used, max(age, 0)))
-        self._counts.used += new
-        self._counts.skipped += len(used) - new
-        return new > 0 and age == 0
+        self._counts.add(task, batch, used, age)
+        return bool(used.any()) and age == 0
 
     def _check(
         self, audit: Audit, task: Gathering, worker: str, rows: Batch, used: np.ndarray

@@ -28,6 +28,20 @@ def play_episodes(
     return returns, lengths
 
 
+def play_candidate(problem: Problem, theta: np.ndarray, seeds: np.ndarray) -> float:
+    """Have a theta play what a candidate has played; returns its fitness, as evaluators round it.
+
+    See ``play_episodes``.
+    """
+    engine, policy, decode = problem.build()
+    try:
+        simulator = Simulator(engine, policy, decode, problem.max_steps)
+        returns, _ = simulator.play(theta[None], np.zeros(len(seeds), np.int64), seeds)
+        return float(np.float32(np.add.reduceat(returns, [0])[0] / len(seeds)))
+    finally:
+        engine.close()
+
+
 def play_parts(
     problem: Problem, theta: np.ndarray, parts: Iterable[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -18,6 +18,7 @@ from redis import RedisError
 from cluster.clients import AnotherHeadError
 from cluster.keys import who
 from cluster.redis_server import ServerError
+from evolution.decoder import Decoder
 from evolution.lookout import WorkerFailure
 from evolution.loop import Generation, History, assess, evolve
 from evolution.noise import NoiseTable
@@ -84,6 +85,7 @@ class Session:
         run.info.update({"head": who(), **problem.described()})
         workplace = opening.enter_context(open_workplace(settings, problem.engine))
         noise = opening.enter_context(settings.noise_table())
+        self._decoder = Decoder(noise)
         policy = problem.make_policy()
         self._strategy = self._make_strategy(self._config, policy, noise, self._seeding)
         period, log_evaluations = settings.serialization_period, self._config["log_evaluations"]
@@ -111,6 +113,15 @@ class Session:
     def keep(self, name: str, data: bytes) -> None:
         """Keep a file with the run; before ``record``, so that no run that goes on lacks it."""
         self._recorder.keep(name, data)
+
+    def keep_candidate(self, generation: Generation) -> None:
+        """Keep a generation's best candidate, if none before was as good; before ``record``."""
+        (_, population), fitness = generation.asked[0], generation.population.fitness
+        row, group = int(fitness.argmax()), population.group
+        (theta,) = population.thetas([row], self._decoder)
+        pieces, episodes = len(population) // group, self._settings.num_episodes
+        played = self._seeding.training(generation.number, pieces, episodes)[row // group]
+        self._recorder.keep_candidate(theta, generation.number, float(fitness[row]), played)
 
     def list_as(self, listing: Listing) -> None:
         """Write evaluations down in another way; to be said before the first generation."""

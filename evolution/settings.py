@@ -28,7 +28,8 @@ class RunSettings:
     evaluator: str
     redis: str | None
     local: bool
-    num_workers: int
+    ray_address: str | None
+    num_workers: int  # 0: as many as CPUs of a Ray cluster are free
     min_task_runtime: float
     overlap: int
     audit: float
@@ -45,7 +46,8 @@ class RunSettings:
         """
         values = {f.name: config[f.name] for f in fields(cls) if f.name != "seed"}
         values["seed"] = config.get("seed", 0)  # Sacred draws one after it has checked the config
-        if values["num_workers"] is None:
+        elsewhere = values["evaluator"] == "ray" and values["ray_address"] is not None
+        if values["num_workers"] is None and not elsewhere:
             values["num_workers"] = available_cores()
         for name, least in (
             ("seed", 0),
@@ -54,7 +56,6 @@ class RunSettings:
             ("eval_episodes", 1),
             ("final_episodes", 2),
             ("num_serializations", 1),
-            ("num_workers", 1),
             ("overlap", 0),
             ("noise_size", 1),
             ("noise_seed", 0),
@@ -62,6 +63,10 @@ class RunSettings:
             whole_number(name, values[name], least)
         if values["env_seed"] is not None:
             whole_number("env_seed", values["env_seed"], -1)
+        if values["num_workers"] is None:
+            values["num_workers"] = 0
+        else:
+            whole_number("num_workers", values["num_workers"], 1)
         for name in ("min_task_runtime", "checkpoint_every"):
             number(name, values[name])
         number("audit", values["audit"])
@@ -92,6 +97,35 @@ def _check_limits(values: Mapping[str, Any]) -> None:
         whole_number("n_tsteps", values["n_tsteps"], 1)
     if values["max_hours"] is not None:
         above_zero("max_hours", values["max_hours"])
+
+
+def with_ray_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config in which distributed_es's ``use_ray`` and ``num_processors`` have been obeyed.
+
+    Args:
+        config: has these two keys beside all others. None: it is not said.
+    Returns:
+        The config with ``evaluator`` and ``num_workers`` as they mean.
+    Raises:
+        ValueError: a value that cannot be, or that contradicts another.
+    """
+    use_ray, count, evaluator = (config[k] for k in ("use_ray", "num_processors", "evaluator"))
+    found = dict(config)
+    if not isinstance(use_ray, bool | None):
+        raise ValueError(f"use_ray={use_ray!r}: must be True, False or None")
+    if use_ray:
+        found["evaluator"] = "ray"
+    elif use_ray is False and evaluator == "ray":
+        raise ValueError("use_ray=False contradicts evaluator='ray': leave one of them out")
+    if count is not None:
+        whole_number("num_processors", count, 1)
+        if config["num_workers"] not in (None, count):
+            raise ValueError(
+                f"num_processors={count} contradicts num_workers={config['num_workers']}:"
+                " leave one of them out"
+            )
+        found["num_workers"] = count
+    return found
 
 
 def whole_number(name: str, value: Any, least: int) -> None:

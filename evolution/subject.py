@@ -24,6 +24,7 @@ class Logged:
 
     fitness: float  # the metric "current fitness" of its generation
     seeds: np.ndarray  # int64[episodes], whose mean return it is
+    of_candidate: bool = False  # "overall best fitness" instead, of episodes of training
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class Subject:
         Raises:
             PolicyFileError: it cannot be written.
         """
-        logged = self.logged
+        logged = self.logged if self.logged and not self.logged.of_candidate else None
         PolicyFile(
             origin=self.origin,
             name=self.name,
@@ -61,7 +62,13 @@ class Subject:
 
 
 def subject_of_run(
-    store: "Database", run_id: int, generation: int | None, best: bool, engine: str = RECORDED
+    store: "Database",
+    run_id: int,
+    generation: int | None,
+    best: bool,
+    engine: str = RECORDED,
+    *,
+    candidate: bool = False,
 ) -> Subject:
     """A policy that a run has stored.
 
@@ -69,12 +76,13 @@ def subject_of_run(
         generation: of the policy; None: the newest.
         best: take the best one instead.
         engine: on which it is to play.
+        candidate: take the candidate with the overall best fitness instead.
     Raises:
         ReadError: there is no such run or policy.
         ValueError: the run's environment or network cannot be made here.
     """
     run = RunReader(store, run_id)
-    policy = run.policy(generation, best)
+    policy = run.policy(generation, best, candidate)
     try:
         problem = _problem(run.config, run.info, engine)
         logged = _logged(run, policy)
@@ -139,6 +147,9 @@ def _problem(config: dict[str, Any], info: dict[str, Any], engine: str) -> Probl
 
 def _logged(run: RunReader, policy: SavedPolicy) -> Logged | None:
     """The evaluation of the policy's generation; None if there was none, or not yet."""
+    if {"fitness", "environment seeds"} <= set(policy.noted):
+        played = np.array(policy.noted["environment seeds"], np.int64)
+        return Logged(policy.noted["fitness"], played, of_candidate=True)
     metrics, config = run.metrics(), run.config
     current = metrics.get("current fitness")
     if policy.generation is None or current is None or policy.generation not in current.steps:

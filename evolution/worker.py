@@ -4,7 +4,6 @@ import contextlib
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,19 +17,15 @@ from cluster.keys import BEAT_SECONDS
 from cluster.tickets import Ticket
 from cluster.wire import MessageError, VersionError
 from evolution.evaluation import Part, PieceRunner
-from evolution.messages import FAILURE, REFUSAL, Rows, task_parts
+from evolution.messages import REFUSAL, task_parts
 from evolution.noise import NoiseTable
-from evolution.problem import Problem
+from evolution.serving import SupplyError, answer, in_words, open_run
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 NO_TURNS = contextlib.nullcontext()
 TASKS_HELD = 4  # of a run whose generations overlap, workers meet several tasks by turns
-
-
-class SupplyError(LookupError):
-    """What a task needs is not there: the task is over, or somebody has deleted keys."""
 
 
 def serve(
@@ -191,17 +186,10 @@ class _Run:
             self._say_refusal(str(spec))
             return
         try:
-            problem = Problem.from_json(spec["problem"])
-            self._noise = NoiseTable(int(spec["noise_size"]), int(spec["noise_seed"]))
-            if self._noise.fingerprint != spec["noise_fingerprint"]:
-                raise ValueError(
-                    f"noise table {self._noise.fingerprint} here, {spec['noise_fingerprint']} at"
-                    " the head: another NumPy?"
-                )
-            self._runner = PieceRunner(problem, self._noise, self._supply)
+            self._noise, self._runner = open_run(spec, self._supply)
             log.info("worker %s serves run %s", client.name, run_id)
         except Exception as error:  # whatever an engine or a user's module may raise
-            self.refuse(str(error) if isinstance(error, ValueError) else repr(error))
+            self.refuse(in_words(error))
 
     def refuse(self, reason: str) -> None:
         """Take no part in this run."""
@@ -248,15 +236,16 @@ class _Run:
         if not pieces:
             return  # a ticket that was mangled
         voice.say(self.run_id, tickets)
-        started = time.perf_counter()
+        assert self._runner is not None
+        started, name = time.perf_counter(), self._client.name
         try:
-            answer = self._evaluate(task.parts, pieces, started - idle_since)
+            answered = answer(self._runner, task.parts, pieces, started - idle_since, name)
         except SupplyError as error:
-            log.info("worker %s leaves task %d: %s", self._client.name, ticket.task, error)
+            log.info("worker %s leaves task %d: %s", name, ticket.task, error)
             voice.say(self.run_id)  # nobody claims them any more: the head posts them again
             return
         self._seconds_per_piece = max((time.perf_counter() - started) / len(pieces), 1e-6)
-        self._client.push(self.run_id, {"task": ticket.task, **answer})
+        self._client.push(self.run_id, {"task": ticket.task, **answered})
 
     def _more(self, ticket: Ticket) -> list[Ticket]:
         task = self._tasks[ticket.task]
@@ -267,24 +256,6 @@ class _Run:
             longest = max(task.max_seconds, task.min_seconds)
             at_most = max(round(longest / self._seconds_per_piece), ticket.count)
         return self._client.take_more(ticket, task.share, at_least, at_most)
-
-    def _evaluate(
-        self, parts: Sequence[Part], pieces: Sequence[int], waited: float
-    ) -> dict[str, Any]:
-        assert self._runner is not None
-        numbers = np.array(pieces, np.int32)
-        started, cpu_started = time.perf_counter(), time.process_time()
-        try:
-            fitness, steps = self._runner.evaluate(parts, pieces)
-        except SupplyError:
-            raise
-        except Exception as error:  # whatever an environment or a user's policy may raise
-            log.error("worker %s failed: %s", self._client.name, traceback.format_exc())
-            reason = f"{type(error).__name__}: {error}"
-            return {"kind": FAILURE, "pieces": numbers, "reason": reason}
-        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
-        times = (round(each, 6) for each in (seconds, waited, cpu))
-        return Rows(numbers, fitness, steps.astype(np.int32), *times).to_fields()
 
     def _supply(self, name: str) -> np.ndarray:
         values = self._client.supply(self.run_id, name)

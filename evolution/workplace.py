@@ -1,4 +1,4 @@
-"""Where a run's candidates are evaluated: in this process, or by workers at a redis server."""
+"""Where a run's candidates are evaluated: in this process, or by workers at redis or on Ray."""
 
 import contextlib
 import logging
@@ -19,6 +19,7 @@ from cluster.redis_server import Server, ServerError, connect, start_server
 from evolution.evaluation import Evaluator, LocalEvaluator
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
+from evolution.ray_cluster import open_cluster
 from evolution.redis_evaluator import RedisEvaluator
 from evolution.settings import RunSettings
 from utils.names import did_you_mean
@@ -27,17 +28,18 @@ log = logging.getLogger(__name__)
 
 SHORT_LIFE_SECONDS = 3.0  # of a keeper that is killed so early, hence would be killed again
 WORKER_SCRIPT = Path(__file__).resolve().parent.parent / "es" / "worker.py"
-EVALUATORS = ("redis", "local")
+EVALUATORS = ("redis", "local", "ray")
 
 
 @dataclass(frozen=True)
 class Workplace:
     """An open workplace; ``evaluator`` is made when problem and noise are at hand."""
 
-    server: redis.Redis | None  # None: this process works itself
+    server: redis.Redis | None  # None: this process works itself, or Ray does
     group: str = "default"
     crew: "OwnCrew | None" = None
     own_server: Server | None = None
+    ray_workers: int | None = None  # None: no Ray; 0: as many as CPUs are free
 
     def evaluator(
         self,
@@ -52,6 +54,11 @@ class Workplace:
         Raises:
             AnotherHeadError: the server already serves a head.
         """
+        if self.ray_workers is not None:
+            from evolution.ray_evaluator import RayEvaluator
+
+            wanted = self.ray_workers or None
+            return RayEvaluator(problem, noise, num_workers=wanted, min_seconds=min_seconds)
         if self.server is None:
             return LocalEvaluator(problem, noise)
         return RedisEvaluator(
@@ -116,6 +123,9 @@ def open_workplace(settings: RunSettings, engine: str) -> Iterator[Workplace]:
     """
     if settings.evaluator == "local":
         yield Workplace(None)
+    elif settings.evaluator == "ray":
+        with open_cluster(settings.ray_address, settings.num_workers):
+            yield Workplace(None, ray_workers=settings.num_workers)
     elif found := find_url(settings.redis):
         yield Workplace(connect(found), settings.group)
     else:

@@ -39,6 +39,11 @@ def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:
     _check_mode(config)
     above_zero("sigma", config["sigma"])
     whole_number("count", config["count"], 1)
+    if config["count"] > 1 and config["evaluator"] == "ray":
+        raise ValueError(
+            f"count={config['count']}: runs at once share workers at a redis server; with"
+            " evaluator=ray start each by itself"
+        )
     for name in MACHINES:
         if config[name] is not None:
             whole_number(name, config[name], 1)

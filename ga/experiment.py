@@ -5,8 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cluster.clients import AnotherHeadError
-from cluster.redis_server import ServerError
+from evolution.beginning import check_before_start
 from evolution.configs import SHARED
 from evolution.fellows import fellows
 from evolution.loop import Generation
@@ -20,7 +19,7 @@ from ga.atari_configs import ATARI
 from ga.config import AGAIN, MINIMA, SIZES, checked_config, tensor_shapes, warn_of_machines
 from ga.settings_file import translated
 from policy.base import Policy
-from store.experiment import CHECKED_COMMANDS, ConfigError, in_one_line, new_experiment
+from store.experiment import new_experiment
 from utils.program import set_up_program
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ log = logging.getLogger(__name__)
 ex = new_experiment("GA", globals(), translate=translated)
 for shared in SHARED:
     ex.config(shared)
+check_before_start(ex, checked_config, warn_of_machines)
 
 
 @ex.config
@@ -102,16 +102,6 @@ def sphere():
 
 for game in ATARI:
     ex.named_config(game)
-
-
-@ex.config_hook
-def check(config: Mapping[str, Any], command_name: str, logger: logging.Logger) -> dict:
-    """Refuse a bad config before anything is started."""
-    if command_name in CHECKED_COMMANDS:
-        with in_one_line(ConfigError, ValueError, ServerError, AnotherHeadError):
-            checked_config(config)
-        warn_of_machines(config)
-    return {}
 
 
 @ex.main

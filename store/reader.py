@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
 POLICY = re.compile(r"Policy_ep_(\d+)\.model")
-BEST = "Policy_best.model"
+BEST, BEST_CANDIDATE = "Policy_best.model", "Best_candidate.model"
 MANY = 8  # ids and generations that an error line names, at most
 
 
@@ -54,6 +54,7 @@ class SavedPolicy:
     generation: int | None  # None: the best of a run that has not yet noted which one that is
     digest: str | None  # "theta sha256" as noted by the run; None: not noted yet
     state_dict: "dict[str, torch.Tensor]"
+    noted: dict[str, Any]  # all that the run says of it
 
 
 class RunReader:
@@ -173,18 +174,22 @@ class RunReader:
         found = {a.generation: a for a in self.artifacts if a.generation is not None}
         return dict(sorted(found.items()))
 
-    def policy(self, generation: int | None = None, best: bool = False) -> SavedPolicy:
+    def policy(
+        self, generation: int | None = None, best: bool = False, candidate: bool = False
+    ) -> SavedPolicy:
         """A saved policy.
 
         Args:
             generation: of the policy; None: the newest that there is so far.
             best: take the best one so far.
+            candidate: take the candidate with the overall best fitness.
         Raises:
             ReadError: it was not saved; says which were.
         """
         saved = self.policies()
-        if best:
-            artifact = next((a for a in self.artifacts if a.name == BEST), None)
+        if best or candidate:
+            name = BEST if best else BEST_CANDIDATE
+            artifact = next((a for a in self.artifacts if a.name == name), None)
         else:
             artifact = saved.get(max(saved, default=0) if generation is None else generation)
         if artifact is None and not saved:
@@ -193,7 +198,9 @@ class RunReader:
                 f"run {self.id} has saved no policy{later if self.status == 'RUNNING' else ''}"
             )
         if artifact is None:
-            wanted = "no best policy" if best else f"no policy of generation {generation}"
+            wanted = f"no policy of generation {generation}"
+            if best or candidate:
+                wanted = "no best policy" if best else "kept no candidate: only Nevergrad's do"
             raise ReadError(f"run {self.id} has {wanted}; there {listed(saved, 'generation')}")
         return self._policy(artifact)
 
@@ -204,7 +211,7 @@ class RunReader:
         generation = artifact.generation
         if generation is None:
             generation = noted.get("generation")
-        return SavedPolicy(artifact.name, generation, noted.get("theta sha256"), state_dict)
+        return SavedPolicy(artifact.name, generation, noted.get("theta sha256"), state_dict, noted)
 
 
 def _joined(name: str, documents: list[dict[str, Any]]) -> Metric:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+BEST_CANDIDATE = "Best_candidate.model"
+
+
 class StateDictMaker(Protocol):
     """The side of a policy that the recorder needs."""
 
@@ -46,9 +49,10 @@ class SacredRecorder:
 
     Policies are torch ``state_dict`` files. ``Policy_ep_G.model`` is the theta that generation G
     was asked from: the one whose "current fitness" stands at step G. ``Policy_best.model`` is the
-    one with the best "current fitness" so far, which flatters it a little. What each file is
-    stands in the run's ``info["policies"]``. The evaluations are in ``results.csv``, which is sent
-    when the run ends, however it ends.
+    one with the best "current fitness" so far, which flatters it a little. If the experiment hands
+    candidates over, ``Best_candidate.model`` is that of "overall best fitness", which flatters it
+    much. What each file is stands in the run's ``info["policies"]``. The evaluations are in
+    ``results.csv``, which is sent when the run ends, however it ends.
     """
 
     def __init__(
@@ -110,6 +114,22 @@ class SacredRecorder:
         self._run.info["theta sha256"] = digest
         return digest
 
+    def keep_candidate(
+        self, theta: np.ndarray, number: int, fitness: float, env_seeds: np.ndarray
+    ) -> None:
+        """Save a candidate if it is better than all before it.
+
+        Args:
+            theta: float32[dim].
+            number: of its generation.
+            fitness: mean return of the episodes of …
+            env_seeds: int64[episodes], … these environment seeds.
+        """
+        best = self._run.info["policies"].get(BEST_CANDIDATE)
+        if best is None or fitness > best["fitness"]:
+            played = {"fitness": fitness, "environment seeds": env_seeds.tolist()}
+            self._save(BEST_CANDIDATE, theta, number, played)
+
     def keep(self, name: str, data: bytes) -> None:
         """Keep a file beside the policies; of one name the newest."""
         try:
@@ -125,7 +145,7 @@ class SacredRecorder:
         """Save the newest theta and the best one of a run that ends early, and all results."""
         if self._latest is not None:
             number, theta = self._latest
-            self._save(f"Policy_ep_{number}.model", theta, number, None)
+            self._save(f"Policy_ep_{number}.model", theta, number, {})
         self._save_best()
         if self._results:
             if file := self._results.file():
@@ -142,22 +162,20 @@ class SacredRecorder:
 
     def _save_judged(self, judged: Judged) -> None:
         name = f"Policy_ep_{judged.number}.model"
-        self._save(name, judged.theta, judged.number, judged.fitness)
+        self._save(name, judged.theta, judged.number, {"current fitness": judged.fitness})
         self._save_best()
 
     def _save_best(self) -> None:
         if self._best is not None and self._best[1] != self._best_saved:
             fitness, number, theta = self._best
-            self._save("Policy_best.model", theta, number, fitness)
+            self._save("Policy_best.model", theta, number, {"current fitness": fitness})
             self._best_saved = number
 
-    def _save(self, name: str, theta: np.ndarray, number: int, fitness: float | None) -> None:
+    def _save(self, name: str, theta: np.ndarray, number: int, known: dict[str, Any]) -> None:
         import torch
 
-        described: dict[str, Any] = {"generation": number, "theta sha256": theta_sha256(theta)}
-        if fitness is not None:
-            described["current fitness"] = fitness
-        self._run.info["policies"][name] = described
+        described = {"generation": number, "theta sha256": theta_sha256(theta)}
+        self._run.info["policies"][name] = described | known
         try:
             with self._writing(name) as path:
                 torch.save(self._policy.state_dict(theta), path)

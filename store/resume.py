@@ -14,7 +14,7 @@ from store.spool import is_taken, spool_folder
 # Settings of where the work is done; all others are the run's own.
 WHERE = (
     *("num_workers", "evaluator", "redis", "local", "group", "min_task_runtime"),
-    "checkpoint_every",
+    *("ray_address", "use_ray", "num_processors", "checkpoint_every"),
 )
 HEARTBEAT_PATIENCE = timedelta(seconds=40)  # after so long a head on another machine counts as gone
 

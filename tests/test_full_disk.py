@@ -56,7 +56,7 @@ class Scene:
 @pytest.fixture
 def scene() -> Iterator[Scene]:
     large = Path(tempfile.mkdtemp(prefix="evo-large-", dir="/tmp"))
-    with Place(store=True) as place, small_disk(place.folder / "disk", "6m") as disk:
+    with Place(store=True) as place, small_disk(place.folder / "disk", "16m") as disk:
         made = Scene(place, disk, large)
         yield made
         end_server(made.file)

@@ -3,7 +3,7 @@
 Each file in ``tests/golden/`` holds 20 generations of a run. When results are meant to move, record
 them anew and say why in the commit::
 
-    python tests/test_golden.py
+    python tests/test_golden.py [NAME …]
 
 Bits are compared only where they can be equal: on a like machine with the same versions.
 """
@@ -11,6 +11,7 @@ Bits are compared only where they can be equal: on a like machine with the same 
 import json
 import platform
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,12 @@ from evolution.loop import evolve
 from evolution.noise import NoiseTable
 from evolution.problem import Problem, choose_problem
 from evolution.seeding import Seeding
+from evolution.strategy import Strategy
+from nevergrad_es.strategy import NevergradStrategy
 from store.recorder import theta_sha256
 
 FOLDER = Path(__file__).resolve().parent / "golden"
+LIBRARIES = "nevergrad", "cma"
 GENERATIONS = 20
 SEED = 42
 SPHERE = {"env_name": "Sphere-v0", "policy_kwargs": {"hidden_sizes": [3]}}
@@ -39,11 +43,14 @@ LANDER = {
 }
 SPHERE_ES = {"pop_size": 30, "sigma": 0.05, "lr": 0.05, "l2coeff": 0.0}
 LANDER_ES = {"pop_size": 12, "sigma": 0.1, "lr": 0.1, "l2coeff": 0.005}
+NEVERGRAD = {"pop_size": 14, "sigma": 0.3, "generations": GENERATIONS}
 # name: problem, strategy, generations that are alike on any machine (the lander is chaotic)
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "openai_es_sphere": (SPHERE, SPHERE_ES, GENERATIONS),
     "openai_es_lander_gymnasium": (LANDER | {"engine": "gymnasium"}, LANDER_ES, 3),
     "openai_es_lander_envpool": (LANDER | {"engine": "envpool"}, LANDER_ES, 3),
+    "nevergrad_cma_sphere": (SPHERE, NEVERGRAD | {"tool": "CMA"}, 5),
+    "nevergrad_oneplusone_sphere": (SPHERE, NEVERGRAD | {"tool": "OnePlusOne"}, GENERATIONS),
 }
 
 
@@ -53,8 +60,13 @@ def play(name: str) -> dict[str, Any]:
     problem = choose_problem(**problem_settings)
     seeding = Seeding(SEED)
     with NoiseTable(100_000, 123) as noise, LocalEvaluator(problem, noise) as evaluator:
-        theta = problem.make_policy().initial_theta(seeding.init())
-        strategy = OpenAIES(theta, noise, **strategy_settings)
+        rng = seeding.init()
+        theta = problem.make_policy().initial_theta(rng)
+        strategy: Strategy
+        if "tool" in strategy_settings:
+            strategy = NevergradStrategy(theta, rng, **strategy_settings)
+        else:
+            strategy = OpenAIES(theta, noise, **strategy_settings)
         run = evolve(
             strategy,
             evaluator,
@@ -65,7 +77,7 @@ def play(name: str) -> dict[str, Any]:
         )
         generations = list(run)
     return {
-        "made on": made_on(problem),
+        "made on": made_on(problem, *(LIBRARIES if "tool" in strategy_settings else ())),
         "current fitness": [g.metrics["current fitness"] for g in generations],
         "mean fitness": [g.metrics["mean fitness"] for g in generations],
         "steps": [int(g.population.steps.sum()) for g in generations],
@@ -73,7 +85,7 @@ def play(name: str) -> dict[str, Any]:
     }
 
 
-def made_on(problem: Problem) -> dict[str, Any]:
+def made_on(problem: Problem, *packages: str) -> dict[str, Any]:
     """All that decides the last bit: versions, and the instructions that the libraries choose."""
     simd = np.show_config(mode="dicts")["SIMD Extensions"]
     libraries = threadpool_info()
@@ -83,7 +95,9 @@ def made_on(problem: Problem) -> dict[str, Any]:
         "blas": sorted({each["architecture"] for each in libraries if "architecture" in each}),
         "numpy uses": [*simd["baseline"], *simd["found"]],
         "torch uses": torch.backends.cpu.get_cpu_capability(),
-        "versions": problem.versions | {"torch": torch.__version__},
+        "versions": problem.versions
+        | {"torch": torch.__version__}
+        | {name: metadata.version(name) for name in packages},
     }
 
 
@@ -112,6 +126,6 @@ def test_the_golden_sphere_run_learns() -> None:
 
 
 if __name__ == "__main__":
-    for each in RUNS:
+    for each in sys.argv[1:] or RUNS:
         (FOLDER / f"{each}.json").write_text(json.dumps(play(each), indent=1) + "\n")
         sys.stdout.write(f"recorded {each}\n")

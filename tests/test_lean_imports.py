@@ -27,6 +27,8 @@ import sys
 import es.experiment
 assert not {"torch", "pandas", "envpool", "matplotlib"} & set(sys.modules)
 import pandas  # and yet it can be had
+import nevergrad_es.experiment
+assert "nevergrad" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -221,8 +221,8 @@ def test_a109_another_file_is_refused(content: bytes, render: Script) -> None:
 
 def test_a109_a_file_holds_one_policy(render: Script, cartpole: int) -> None:
     render(cartpole, "--export", "policy.json")
-    for words in (("--gen", 0), ("--best",)):
-        line = "policy.json holds one policy: --best and --gen are for runs"
+    for words in (("--gen", 0), ("--best",), ("--candidate",)):
+        line = "policy.json holds one policy: --best, --candidate and --gen are for runs"
         assert line in render.refuses("policy.json", *words)
     Path("folder.json").mkdir()
     for file in ("folder.json", "/proc/policy.json"):

@@ -93,6 +93,10 @@ def test_a008_all_other_commands_work() -> None:
             for said in try_all(pattern, *brief, **settings):  # the first becomes run 1
                 assert "theta sha256" in said
         try_all("ga/experiment.py print_config")
+        try_all("nevergrad_es/experiment.py with", *TINY, "max_ep_length=40")  # becomes run 4
+        try_all("nevergrad_es/experiment.py list_tools")
+        (candidate,) = take_from(left, "--candidate")
+        assert "return" in place.run(*shlex.split(candidate.replace("12", "4")))
         (text,) = try_all("genome.py show")
         of_text = {r"\b100\b": "12", "TEXT": text.strip()}
         assert "12 episodes" in try_all("genome.py evaluate", **of_text)[0]

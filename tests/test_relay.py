@@ -102,6 +102,15 @@ def master(server: Server) -> redis.Redis:
     return connect(server.url)
 
 
+def post_tickets(master: redis.Redis) -> None:
+    """A run with eight tickets, for nobody to work at."""
+    head = HeadClient(master, "run", KEYS)
+    head.lead()
+    head.post_run({})
+    head.add_task(0, {"share": 2})
+    head.post(0, cut("run", 0, range(8), 1))
+
+
 @pytest.mark.parametrize("relays", [1, 2])
 def test_a078_workers_behind_relays_give_the_same_bits(
     relays: int, stage: Stage, machines: Callable[[int, int], Sequence[Machine]]
@@ -269,16 +278,41 @@ def test_a072_a_flush_above_empties_the_machine_within_two_seconds(
     machines: Callable[[int, int], Sequence[Machine]], master: redis.Redis, wait_for: WaitFor
 ) -> None:
     (machine,) = machines(1, 0)
-    head = HeadClient(master, "run", KEYS)
-    head.lead()
-    head.post_run({})
-    head.add_task(0, {"share": 2})
-    head.post(0, cut("run", 0, range(8), 1))
+    post_tickets(master)
     wait_for(lambda: machine.db.llen(KEYS.tickets))
     flush(master, KEYS)
     started = time.monotonic()
     wait_for(lambda: not machine.db.keys())
     assert time.monotonic() - started < 2
+
+
+def test_a_run_that_was_over_when_the_next_relay_came_leaves_nothing(
+    machines: Callable[[int, int], Sequence[Machine]], master: redis.Redis, wait_for: WaitFor
+) -> None:
+    (machine,) = machines(1, 0)
+    post_tickets(master)
+    wait_for(lambda: machine.db.llen(KEYS.tickets))
+    assert machine.relay.pid is not None
+    os.kill(machine.relay.pid, signal.SIGKILL)
+    machine.relay.join()
+    flush(master, KEYS)
+    assert machine.db.exists(KEYS.run, KEYS.tickets, KEYS.task("run", 0)) == 3
+    machine.start_relay()
+    wait_for(lambda: not machine.db.keys())
+
+
+def test_what_could_not_go_up_does_not_stay_for_ever(
+    machines: Callable[[int, int], Sequence[Machine]], master: redis.Redis, wait_for: WaitFor
+) -> None:
+    (machine,) = machines(1, 0)
+    below = machine.db
+    post_tickets(master)
+    wait_for(lambda: below.llen(KEYS.tickets))
+    master.execute_command("ACL", "SETUSER", "default", "-rpush")
+    below.rpush(KEYS.results("run"), b"an answer")
+    wait_for(lambda: int(below.ttl(KEYS.results("run"))) > 0)
+    master.execute_command("ACL", "SETUSER", "default", "+rpush")
+    wait_for(lambda: master.llen(KEYS.results("run")))
 
 
 def test_a073_a_killed_relay_is_replaced(

@@ -1,6 +1,7 @@
 """The settings that all algorithms share; what a user sees of them is in test_bad_input."""
 
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,13 @@ import torch
 from es.config import OPTIMIZERS
 from es.openai_es import make_optimizer
 from evolution.noise import NoiseTable
-from evolution.settings import RunSettings, available_cores, number, whole_number
+from evolution.settings import (
+    RunSettings,
+    available_cores,
+    number,
+    whole_number,
+    with_ray_names,
+)
 
 CONFIG: dict[str, Any] = {
     "seed": 5,
@@ -26,6 +33,7 @@ CONFIG: dict[str, Any] = {
     "evaluator": "local",
     "redis": None,
     "local": True,
+    "ray_address": None,
     "num_workers": 3,
     "min_task_runtime": 0.05,
     "overlap": 0,
@@ -67,6 +75,44 @@ def test_without_a_number_of_workers_there_is_one_per_core() -> None:
     settings = RunSettings.from_config(CONFIG | {"num_workers": None})
     assert settings.num_workers == available_cores()
     assert 1 <= settings.num_workers <= (os.cpu_count() or 1)
+
+
+def test_a_ray_cluster_says_itself_how_many_workers_there_are() -> None:
+    elsewhere = CONFIG | {"num_workers": None, "evaluator": "ray", "ray_address": "auto"}
+    assert RunSettings.from_config(elsewhere).num_workers == 0
+    assert RunSettings.from_config(elsewhere | {"num_workers": 5}).num_workers == 5
+    here = elsewhere | {"ray_address": None}
+    assert RunSettings.from_config(here).num_workers == available_cores()
+
+
+def test_a091_use_ray_and_num_processors_say_where_and_how_many() -> None:
+    plain = CONFIG | {"evaluator": "redis", "num_workers": None}
+    for use_ray, count, evaluator, workers in (
+        (None, None, "redis", None),
+        (False, 3, "redis", 3),
+        (True, None, "ray", None),
+        (True, 2, "ray", 2),
+    ):
+        found = with_ray_names(plain | {"use_ray": use_ray, "num_processors": count})
+        assert (found["evaluator"], found["num_workers"]) == (evaluator, workers)
+    again = CONFIG | {"evaluator": "ray", "use_ray": True, "num_processors": 3}
+    assert with_ray_names(again) == again
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"num_processors": 0}, "num_processors=0: must be a whole number, 1 or more"),
+        ({"num_processors": 2.5}, "num_processors=2.5: must be a whole number, 1 or more"),
+        ({"num_processors": 2}, "num_processors=2 contradicts num_workers=3"),
+        ({"use_ray": "yes"}, "use_ray='yes': must be True, False or None"),
+        ({"use_ray": False, "evaluator": "ray"}, "use_ray=False contradicts evaluator='ray'"),
+    ],
+)
+def test_a091_what_contradicts_is_refused(said: dict[str, Any], told: str) -> None:
+    config = CONFIG | {"use_ray": None, "num_processors": None} | said
+    with pytest.raises(ValueError, match=re.escape(told)):
+        with_ray_names(config)
 
 
 def test_the_seed_may_be_drawn_later() -> None:

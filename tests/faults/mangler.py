@@ -151,7 +151,10 @@ class Mangler:
         """A worker's mistake, well signed, instead of its answer."""
         i = self._one(messages)
         key = self._key()
-        said = split(unpack(messages[i], key))
+        try:
+            said = split(unpack(messages[i], key))
+        except MessageError:  # another fault was there first
+            return messages
         fitness = np.array(said[0]["fitness"])
         fitness[self._rng.integers(len(fitness))] = self._rng.choice([np.nan, np.inf, -np.inf])
         said[0]["fitness"] = fitness

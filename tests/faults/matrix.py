@@ -2,7 +2,7 @@
 
 Each run must give the bits that one process finds alone, count every evaluation once, never hang
 and leave nothing behind. `--seed S --schedules 1` sees a schedule again. With `--log FILE` a run
-that is in it already is not done again, and several processes may share it:
+that has passed already is not done again, and several processes may share it:
 
     python tests/faults/matrix.py --log FILE --seed 1 --schedules 25 &
     python tests/faults/matrix.py --log FILE --seed 26 --schedules 25
@@ -73,7 +73,8 @@ class Matrix:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
         lines = log.read_text().splitlines() if log and log.exists() else []
-        self.entries = [Entry(**json.loads(line)) for line in lines]
+        known = [Entry(**json.loads(line)) for line in lines]
+        self._entries = {each.key: each for each in known}  # of one that was repeated the last
 
     def torment(self, seed: int, shape: Shape, count: int) -> None:
         """A run with a schedule of faults; each second schedule on hosts, if there can be some."""
@@ -88,7 +89,7 @@ class Matrix:
         self._run(Entry(CALM, name, 0, *shape, on_hosts=False), [])
 
     def _run(self, entry: Entry, strikes: Sequence[Strike]) -> None:
-        if entry.key in {each.key for each in self.entries}:
+        if entry.key in self._entries and self._entries[entry.key].passed:
             return
         began = time.monotonic()
         task = self._tasks[entry.task, entry.overlap]
@@ -106,18 +107,18 @@ class Matrix:
         entry.faults = [fault.kind for strike in strikes for fault in strike.faults]
         entry.seconds = round(time.monotonic() - began, 1)
         print(f"{entry}: {entry.generations} generations, {entry.seconds:.0f} s", flush=True)
-        self.entries.append(entry)
+        self._entries[entry.key] = entry
         if self._log is not None:
             with self._log.open("a") as log:
                 log.write(json.dumps(asdict(entry)) + "\n")
 
     @property
     def failures(self) -> list[str]:
-        return [str(each) for each in self.entries if not each.passed]
+        return [str(each) for each in self._entries.values() if not each.passed]
 
     def show(self) -> None:
         """The tables."""
-        passed = [each for each in self.entries if each.passed]
+        passed = [each for each in self._entries.values() if each.passed]
         tormented = [each for each in passed if each.seed != CALM]
         show_faults(tormented)
         show_shapes("workers", tormented, "with faults", lambda each: f"{each.workers}")

@@ -92,7 +92,8 @@ class Child:
             self._gone()
 
     def stop(self) -> None:
-        if self.pid:
+        """As by SIGSTOP; one that is stopped already is left so."""
+        if self.pid and "(stopped)" not in self.state():
             os.kill(self.pid, signal.SIGSTOP)
             os.waitpid(self.pid, os.WUNTRACED)  # a stop takes its time
 
