@@ -1,7 +1,7 @@
 """AWS: a machine for redis and the head, and an Auto Scaling group of machines with workers.
 
 Nothing is kept here: AWS is asked what there is. See `cluster.providers.aws_machines` for the
-parts, `aws_start/` for what the machines do.
+parts, `start/` for what the machines do.
 """
 
 import re
@@ -39,7 +39,7 @@ from cluster.providers.aws_session import (
     told_in_one_line,
 )
 
-LOG = "/opt/evo/log.txt"  # on a machine, as aws_start/common.sh has it
+LOG = "/opt/evo/log.txt"  # on a machine, as start/common.sh has it
 ANSWER_SECONDS = 60.0  # that a machine has for a command
 LOOK_SECONDS = 0.5
 SOON = ("Pending", "InProgress", "Delayed", "Cancelling")

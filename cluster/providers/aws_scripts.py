@@ -13,8 +13,9 @@ from cluster.addresses import PORT
 from cluster.providers import CloudPlan, ProviderError
 from cluster.providers.aws_session import Names
 
-FOLDER = Path(__file__).parent / "aws_start"
+FOLDER = Path(__file__).parent / "start"
 MAX_BYTES = 16_384  # that AWS takes
+FIRST_LINES = "#!/bin/bash\nset -Eeuo pipefail"
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,18 @@ def _script(values: dict[str, str], lists: dict[str, tuple[str, ...]], role: str
     """
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     lines += [f"{name}=({shlex.join(words)})" for name, words in lists.items()]
-    parts = [_text(f"{role}_end"), _text("common"), _text(role)]
-    made = "\n".join(["#!/bin/bash", "set -Eeuo pipefail", *lines, *parts])
+    made = "\n".join([FIRST_LINES, *lines, what_follows(f"aws_{role}_end", role)])
     if len(made.encode()) > MAX_BYTES:
         raise ProviderError(
             f"the start script has {len(made.encode()):,} bytes, AWS takes {MAX_BYTES:,}: shorten"
             " --config"
         )
     return made
+
+
+def what_follows(end: str, role: str, cloud: str = "aws") -> str:
+    """What stands below the values: how a machine ends, how it reaches its cloud, what it does."""
+    return "\n".join(_text(name) for name in (end, cloud, "common", role))
 
 
 def _text(name: str) -> str:

@@ -1,11 +1,11 @@
-# What all machines of a cluster do first. Above this stand the values of one machine.
+# What all machines of a cluster do first. Above this stand the values of one machine, what it does at
+# its end, and how it reaches its cloud.
 # It runs three times: as the machine's start script, which begins the other two and ends at once;
 # as `start.sh deadline`, which ends the machine when its time is over; and as `start.sh work`.
 HOME=/root
 EVO=/opt/evo
 LOG=$EVO/log.txt
-METADATA=http://169.254.169.254/latest
-export HOME AWS_DEFAULT_REGION="$REGION" AWS_PAGER=''
+export HOME
 umask 077
 mkdir -p "$EVO"
 
@@ -18,32 +18,44 @@ end_machine() {
     shutdown -h now || poweroff -f
 }
 
-# Say a command to AWS, again and again for a minute: rights and names take a while to be known.
+# Say a command, again and again for a minute: rights and names take a while to be known.
 patiently() {
     local attempt
     for attempt in 1 2 3 4 5 6 7 8 9 10; do
         if "$@"; then
             return 0
         fi
-        say "attempt $attempt failed: $1 $2 $3" >&2
+        say "attempt $attempt failed: ${*:1:3}" >&2
         sleep 6
     done
     return 1
 }
 
-# With a token, as version 2 of the metadata service wants it.
-metadata() {
-    local token
-    token=$(curl -sf -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$METADATA/api/token") || return 1
-    curl -sf -m 5 -H "X-aws-ec2-metadata-token: $token" "$METADATA/$1"
-}
-
-parameter() {
-    aws ssm get-parameter --name "$1" --with-decryption --query Parameter.Value --output text
-}
-
 upload_log() {
-    aws s3 cp "$LOG" "s3://$BUCKET/$RUNS$LOG_NAME" --only-show-errors || say 'the log was not stored'
+    store "$LOG" "$LOG_NAME" || say 'the log was not stored'
+}
+
+# What of a run is not in the user's MongoDB, and how it has ended.
+store_results() {
+    if [ -z "$STORE_URL" ] && [ -d "$EVO/runs" ]; then
+        store_folder runs || true
+    fi
+    if [ -e "$EVO/state.txt" ]; then
+        store "$EVO/state.txt" state.txt || true
+    fi
+    upload_log
+}
+
+# A run leaves a checkpoint when it is told to end, and the script that waits for it does the rest.
+stop_work() {
+    local attempt
+    [ -e "$EVO/experiment.pid" ] || return 0
+    kill "$(cat "$EVO/experiment.pid")" || return 0
+    for attempt in {1..90}; do
+        [ ! -e "$EVO/state.txt" ] || return 0
+        sleep 1
+    done
+    say "the run has not ended after $attempt seconds"
 }
 
 # Run this script again, on its own, whether there is systemd or not. With it, the end of the machine
@@ -62,11 +74,11 @@ detach() {
 
 fetch_code() {
     local bundle=$EVO/bundle.tar.gz
-    patiently aws s3 cp "s3://$BUCKET/$BUNDLE" "$bundle" --only-show-errors
+    patiently fetch "$BUNDLE" "$bundle"
     printf '%s  %s\n' "$SHA256" "$bundle" | sha256sum -c --quiet -
     rm -rf "$EVO/code"
     mkdir "$EVO/code"
-    tar -xzf "$bundle" -C "$EVO/code"
+    tar -xf "$bundle" -C "$EVO/code"
 }
 
 # Python and what the code needs, unless the image has them: an image is prepared by one launch.
@@ -92,10 +104,7 @@ install_python() {
 }
 
 prepare() {
-    if ! command -v aws >/dev/null && command -v apt-get >/dev/null; then
-        patiently apt-get -qq update
-        patiently apt-get -qqy install awscli
-    fi
+    install_tools
     fetch_code
     install_python
     export PATH="$EVO/venv/bin:$PATH" PYTHONPATH="$EVO/code" PYTHONUNBUFFERED=1
@@ -119,16 +128,16 @@ case "${1:-}" in
     mkdir "$EVO/run"
     cp -- "$0" "$EVO/start.sh"
     chmod 700 "$EVO/start.sh"
-    patiently metadata meta-data/instance-id >"$EVO/instance"
+    patiently instance >"$EVO/instance"
     detach deadline
     detach work
     exit 0
     ;;
 deadline)
-    until instance=$(metadata meta-data/instance-id); do
+    until self=$(instance); do
         sleep 10
     done
-    [ "$instance" = "$(cat "$EVO/instance")" ] || exit 0
+    [ "$self" = "$(cat "$EVO/instance")" ] || exit 0
     exec >>"$LOG" 2>&1
     while [ "$(date +%s)" -lt "$DEADLINE" ]; do
         sleep 10

@@ -5,7 +5,7 @@ serve() {
     "${WORKER[@]}" "--master_host=$HEAD" "--master_port=$PORT" "--num_workers=$WORKERS" &
     PROGRAM=$!
     while kill -0 "$PROGRAM" 2>/dev/null; do
-        if metadata meta-data/spot/instance-action; then
+        if taken_back; then
             say 'this machine is taken back: its workers take no more work'
             kill "$PROGRAM"
             wait "$PROGRAM" || true
@@ -18,7 +18,7 @@ serve() {
 }
 
 main() {
-    LOG_NAME="worker-$(metadata meta-data/instance-id).txt"
+    LOG_NAME="worker-$(instance).txt"
     prepare
     keep_log_stored &
     while true; do

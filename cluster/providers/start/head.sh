@@ -2,7 +2,7 @@
 main() {
     local address code=0 server
     prepare
-    address=$(metadata meta-data/local-ipv4)
+    address=$(address)
     if [ -n "$STORE_URL" ]; then
         MONGO_URL=$(patiently parameter "$STORE_URL")
         export MONGO_URL

@@ -2,7 +2,3 @@
 wrap_up() {
     :
 }
-
-stop_work() {
-    :
-}
