@@ -33,6 +33,7 @@ patiently() {
 
 upload_log() {
     store "$LOG" "$LOG_NAME" || say 'the log was not stored'
+    [ -z "${LOGS:-}" ] || send_log || say 'the log was not sent'
 }
 
 # What of a run is not in the user's MongoDB, and how it has ended.
@@ -124,7 +125,7 @@ keep_log_stored() {
 case "${1:-}" in
 '')
     # An image that was made of such a machine has all this from its first life.
-    rm -rf "$LOG" "$EVO/run" "$EVO/runs" "$EVO/state.txt" "$EVO/experiment.pid"
+    rm -rf "$LOG" "$EVO/run" "$EVO/runs" "$EVO/state.txt" "$EVO/experiment.pid" "$EVO/sent"
     mkdir "$EVO/run"
     cp -- "$0" "$EVO/start.sh"
     chmod 700 "$EVO/start.sh"
