@@ -32,6 +32,9 @@ SETTINGS = (
     *("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"),
 )
 
+# With the programs that are installed beside this Python, active or not.
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
 T = TypeVar("T")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from aws_moto import plan
+from commands import PATH
 
 from cluster.providers import CloudPlan, ProviderError
 from cluster.providers.aws_policies import role_policy
@@ -40,7 +41,7 @@ def scripts(asked: CloudPlan) -> list[str]:
 
 
 def test_a124_start_scripts_pass_shellcheck(tmp_path: Path) -> None:
-    if (shellcheck := shutil.which("shellcheck")) is None:
+    if (shellcheck := shutil.which("shellcheck", path=PATH)) is None:
         pytest.skip("no shellcheck here: pip install -r requirements-dev.txt")
     for number, text in enumerate(scripts(plan("one"))):
         script = tmp_path / f"{number}.sh"

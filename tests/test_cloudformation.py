@@ -12,7 +12,7 @@ import pytest
 import yaml
 from aws_moto import REGION, Moto
 from booted import Cloud, Machine, code_of_ours
-from commands import HAS_PROC, ROOT, run_here, setting, wait_until
+from commands import HAS_PROC, PATH, ROOT, run_here, setting, wait_until
 from moto.cloudformation import parsing
 from moto.secretsmanager.models import secretsmanager_backends
 
@@ -248,7 +248,7 @@ def test_its_scripts_pass_shellcheck_and_hold_no_secret(stack: Stack, tmp_path: 
         assert len(text.encode()) < MAX_BYTES and "xxxxxxxx" not in text
         assert "${AWS" not in text and "0.0.0.0" not in text
         assert re.search(r"^PASSWORD='arn:aws:secretsmanager:.*'$", text, re.MULTILINE)
-        if (shellcheck := shutil.which("shellcheck")) is not None:
+        if (shellcheck := shutil.which("shellcheck", path=PATH)) is not None:
             (tmp_path / role).write_text(text)
             done = subprocess.run([shellcheck, tmp_path / role], capture_output=True, check=False)
             assert done.returncode == 0, done.stdout.decode()

@@ -8,14 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import yaml
-from commands import HAS_PROC, ROOT, WORKER, Place, wait_until
+from commands import HAS_PROC, PATH, ROOT, WORKER, Place, wait_until
 from packaging.requirements import Requirement
 
 from cluster.keys import Keys, workers_alive
@@ -23,7 +22,6 @@ from cluster.redis_server import connect, server_program
 from es.experiment import ex
 
 FOLDER = ROOT / "cluster" / "docker"
-PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # with what is installed for tests
 DOCKERFILE = (FOLDER / "Dockerfile").read_text().replace("\\\n", " ")
 COMPOSE = yaml.safe_load((FOLDER / "docker-compose.cluster.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -47,7 +45,7 @@ def test_a128_the_dockerfile_lints() -> None:
     assert done.returncode == 0 and done.stdout == "", done.stdout
 
 
-@pytest.mark.parametrize("script", FOLDER.glob("*.sh"), ids=lambda path: path.name)
+@pytest.mark.parametrize("script", sorted(FOLDER.glob("*.sh")), ids=lambda path: path.name)
 def test_scripts_of_images_pass_shellcheck(script: Path) -> None:
     if (shellcheck := shutil.which("shellcheck", path=PATH)) is None:
         pytest.skip("no shellcheck here: pip install -r requirements-dev.txt")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from commands import Command, Place, complaint, run_here, setting, wait_until
+from commands import PATH, Command, Place, complaint, run_here, setting, wait_until
 from slurm_stub import StubSlurm
 
 from cluster import slurm_node
@@ -75,7 +75,7 @@ def test_a121_the_script_is_rendered_for_nodes_and_hours(tmp_path: Path) -> None
 
 def test_the_script_is_good_bash_wherever_it_lies(tmp_path: Path) -> None:
     """Its own folder, and all that a shell would take for something else."""
-    if (shellcheck := shutil.which("shellcheck")) is None:
+    if (shellcheck := shutil.which("shellcheck", path=PATH)) is None:
         pytest.skip("no shellcheck here: pip install -r requirements-dev.txt")
     folder = tmp_path / 'it\'s $HOME; 100% "odd" `id`'
     folder.mkdir()
