@@ -12,12 +12,22 @@ import click
 from cluster.bundle import archive
 from cluster.jobs import ENV_VARIABLE, JobError, check_config, check_name
 from cluster.launch_options import HOURS, HOURS_OF_OTHERS, launch_options, understood_by
-from cluster.providers import CLOUDS, CloudPlan, Plan, Provider, ProviderError, provider
+from cluster.providers import (
+    CLOUDS,
+    Attended,
+    CloudPlan,
+    Plan,
+    Provider,
+    ProviderError,
+    provider,
+)
 from store.command_line import in_one_line
 from store.location import runs_folder
 from utils.one_line import OneLineGroup
 from utils.program import set_up_program
 from utils.settings import setting
+
+INTERRUPTED = 130  # as the shell says of who was ended by Ctrl-C
 
 
 @click.group(cls=OneLineGroup)
@@ -98,6 +108,28 @@ def _launch(chosen: Provider, plan: Plan, clusters: Path) -> None:
     job = clusters.absolute() / made.name
     if chosen.name not in CLOUDS and setting("store", "url") is None:
         click.echo(f"its store, when it is done: EVO_RUNS={shlex.quote(str(job / 'runs'))}")
+    if isinstance(chosen, Attended):
+        _attend(chosen, chosen, plan)
+
+
+def _attend(attended: Attended, chosen: Provider, plan: Plan) -> None:
+    """Wait for the end of a run, and end its cluster, however that comes, but by Ctrl-C."""
+    kill = f"python cluster/manage.py kill {plan.name} --provider={chosen.name}"
+    keep = isinstance(plan, CloudPlan) and plan.keep
+    try:
+        click.echo(f"{plan.name}: {attended.attend(plan.name, click.echo)}")
+    except KeyboardInterrupt:
+        click.echo(f"{plan.name} goes on without you; what ends it: {kill}")
+        raise SystemExit(INTERRUPTED) from None
+    except BaseException:
+        if not keep:
+            chosen.destroy(plan.name)
+        raise
+    if keep:
+        click.echo(f"its machines stay; what ends them: {kill}")
+    else:
+        chosen.destroy(plan.name)
+        click.echo(f"{plan.name} has ended")
 
 
 if __name__ == "__main__":

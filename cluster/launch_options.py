@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from cluster.providers import CLOUDS, PROVIDERS, ProviderError
+from utils.settings import VARIABLES
 
 HOURS = {"slurm": 1.0}  # of one sitting
 HOURS_OF_OTHERS = 12.0  # after which all ends, if the run has not
@@ -58,7 +59,7 @@ def _common() -> tuple[Any, ...]:
             help="Workers on each; default: as many as it has cores.",
         ),
         click.option(
-            *("--name", "--cluster_name", "--cluster-name"),
+            *("--name", "--cluster_name", "--cluster-name", "-n", "--hostname-prefix"),
             help="Default: from experiment and config, or two words.",
         ),
     )
@@ -72,8 +73,18 @@ def _how() -> tuple[Any, ...]:
             help="Of the jobs' folders, which all nodes see; default: runs/clusters.",
         ),
         click.option("--dry-run", "--dry_run", "dry_run", is_flag=True, help="Start nothing."),
+        click.option("--datacenter", hidden=True, expose_value=False, callback=_refuse_datacenter),
         click.option("--yes", "-y", is_flag=True, help="Do not ask."),
     )
+
+
+def _refuse_datacenter(context: click.Context, option: click.Parameter, value: object) -> None:
+    if value is not None:
+        raise click.UsageError(
+            f"--datacenter={value}: IBM's classic infrastructure (SoftLayer), whose data centers"
+            f" these are, is retired: say --provider=ibm, with {VARIABLES['ibm', 'region']} and"
+            f" {VARIABLES['ibm', 'subnet']} set"
+        )
 
 
 def _of_slurm() -> tuple[Any, ...]:
@@ -107,7 +118,7 @@ def _of_clouds() -> tuple[Any, ...]:
         click.option(*("--worker_type", "--worker-type"), help="cloud: the machines of workers."),
         click.option("--owner", help="cloud: default: EVO_OWNER, else your name here."),
         click.option(
-            *("--image_id", "--image-id", "image"), help="cloud: default: Amazon's Linux of today."
+            *("--image_id", "--image-id", "image"), help="cloud: default: its Linux of today."
         ),
         click.option(
             "--price",

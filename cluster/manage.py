@@ -85,6 +85,8 @@ def _in_use(folder: Path, owner: str | None) -> list[str]:
     known = any(name in os.environ for name in AWS_VARIABLES) or setting("aws", "region")
     if known or owner or Path("~/.aws").expanduser().exists():
         names.append("aws")
+    if setting("ibm", "region"):
+        names.append("ibm")
     return names
 
 
@@ -223,7 +225,7 @@ def create_bucket(chosen: Account, name: str | None) -> None:
     made = chosen.create_bucket(name)
     click.echo(f"bucket {made}")
     if name is not None:
-        click.echo(f"{VARIABLES['aws', 'bucket']}={made} in the environment has it used")
+        click.echo(f"{VARIABLES[chosen.name, 'bucket']}={made} in the environment has it used")
 
 
 @cli.command()

@@ -26,8 +26,10 @@ from store.embedded.start import embedded_url
 
 if TYPE_CHECKING:
     from aws_moto import Moto
+    from ibm_stub import IbmStub
 
     from cluster.providers.aws import AwsProvider
+    from cluster.providers.ibm import IbmProvider
 
 FORK = multiprocessing.get_context("fork")
 WAIT_SECONDS = 30.0
@@ -202,3 +204,28 @@ def aws(moto: "Moto") -> "Iterator[AwsProvider]":
     for each in made.list():
         made.destroy(each.name)
     assert not any(moto.everything().values())
+
+
+@pytest.fixture(scope="module")
+def ibm_cloud(moto: "Moto") -> "Iterator[IbmStub]":
+    """IBM Cloud, played on this machine, with an account that was set up."""
+    from ibm_account import playing_ibm_account
+
+    with playing_ibm_account(moto) as stub:
+        yield stub
+
+
+@pytest.fixture
+def ibm(ibm_cloud: "IbmStub", moto: "Moto") -> "Iterator[IbmProvider]":
+    """The provider of the account's owner; at the end nothing of a cluster is left."""
+    from ibm_account import forget_runs
+
+    from cluster.providers.ibm import IbmProvider
+    from cluster.providers.ibm_session import Ibm
+
+    made = IbmProvider("ann", Ibm())
+    yield made
+    for each in made.list():
+        made.destroy(each.name)
+    assert ibm_cloud.instances == {}
+    forget_runs(moto)

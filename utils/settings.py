@@ -15,6 +15,14 @@ VARIABLES = {  # of the file's [table] key
     ("aws", "bucket"): "EVO_AWS_BUCKET",
     ("aws", "image"): "EVO_AWS_IMAGE",
     ("aws", "subnets"): "EVO_AWS_SUBNETS",
+    ("ibm", "region"): "EVO_IBM_REGION",
+    ("ibm", "subnet"): "EVO_IBM_SUBNET",
+    ("ibm", "bucket"): "EVO_IBM_BUCKET",
+    ("ibm", "image"): "EVO_IBM_IMAGE",
+    ("ibm", "ssh_key"): "EVO_IBM_SSH_KEY",
+    ("ibm", "cos_key"): "EVO_IBM_COS_KEY",
+    ("ibm", "cos_secret"): "EVO_IBM_COS_SECRET",
+    ("ibm", "cos_url"): "EVO_IBM_COS_URL",
 }
 
 

@@ -1,12 +1,13 @@
 """Who has machines to run on; one file for each."""
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-PROVIDERS = ("slurm", "local", "aws")
-CLOUDS = ("aws",)  # what they have costs money by the hour, and has to be set up once
+PROVIDERS = ("slurm", "local", "aws", "ibm")
+CLOUDS = ("aws", "ibm")  # what they have costs money by the hour, and has to be set up once
 QUEUES = ("slurm",)  # they take many jobs at once
 
 
@@ -125,8 +126,22 @@ class Provider(Protocol):
         """End a cluster, and wait until it has ended."""
 
 
+@runtime_checkable
+class Attended(Protocol):
+    """A provider whose clusters do not remove themselves: who launches waits, and does it."""
+
+    def attend(self, name: str, say: Callable[[str], None]) -> str:
+        """Say what the head says until its run has ended; returns how it has.
+
+        Raises:
+            ProviderError: the head is lost.
+        """
+
+
 class Account(Protocol):
     """What a cloud needs before the first cluster."""
+
+    name: str
 
     def create_bucket(self, name: str | None) -> str:
         """Make the store for code and logs; does no harm if it is there. Returns its name."""

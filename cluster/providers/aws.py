@@ -12,7 +12,6 @@ from typing import Any
 from cluster.bundle import make_bundle
 from cluster.providers import Change, CloudPlan, Cluster, Plan, ProviderError, no_cluster
 from cluster.providers.aws_launch import (
-    MOST_MACHINES,
     Launch,
     check_price,
     create,
@@ -33,11 +32,10 @@ from cluster.providers.aws_network import find_image, machine_type, subnets_with
 from cluster.providers.aws_session import (
     Aws,
     Mine,
-    check_cluster_name,
     code_of,
-    owner_name,
     told_in_one_line,
 )
+from cluster.providers.clouds import MOST_MACHINES, check_cluster_name, owner_name
 
 LOG = "/opt/evo/log.txt"  # on a machine, as start/common.sh has it
 ANSWER_SECONDS = 60.0  # that a machine has for a command

@@ -3,8 +3,6 @@
 import dataclasses
 import logging
 import math
-import re
-import shlex
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -28,19 +26,16 @@ from cluster.providers.aws_machines import (
 from cluster.providers.aws_network import Image, find_image, machine_type, subnets_with, vpc_of
 from cluster.providers.aws_prices import estimate
 from cluster.providers.aws_scripts import Start
-from cluster.providers.aws_session import Aws, Mine, Names, check_cluster_name, explained
+from cluster.providers.aws_session import Aws, Mine, Names, explained
 from cluster.providers.aws_setup import find_group, missing_parts
+from cluster.providers.clouds import check_numbers, store_url
 from cluster.words import fresh_name
-from utils.settings import VARIABLES, setting
 
 log = logging.getLogger(__name__)
 
 HEAD_TYPE, WORKER_TYPE = "t3.xlarge", "t3.2xlarge"
-MOST_MACHINES = 1000
-LEAST_HOURS = 0.1  # machines need minutes to start
 RESERVED = ("upload",)
 AWAY = "10.0.0.0"  # stands for the head's address in a script that is only shown
-LOOPBACK = re.compile(r"localhost(:\d+)?|127\.[\d.]+(:\d+)?|\[::1\](:\d+)?|.*\.sock|%2F.*", re.I)
 
 
 @dataclass(frozen=True)
@@ -111,9 +106,9 @@ def prepare(aws: Aws, mine: Mine, plan: CloudPlan) -> Launch:
     Raises:
         ProviderError: with what is wrong, and what would be right.
     """
-    _check_numbers(plan)
-    store_url = _store_url()
-    bundle = make_bundle(committed_only=plan.committed_only)
+    check_numbers(plan)
+    check_price(plan.price)
+    url, bundle = store_url(), make_bundle(committed_only=plan.committed_only)
     bucket = aws.bucket()
     if missing := missing_parts(aws, mine):
         raise ProviderError(f"{'; '.join(missing)}: python cluster/manage.py setup; see check")
@@ -143,10 +138,10 @@ def prepare(aws: Aws, mine: Mine, plan: CloudPlan) -> Launch:
             f"{names.code}{bundle.name}.tar.gz",
             bundle.sha256,
             mine.password,
-            names.store_url if store_url else "",
+            names.store_url if url else "",
             _deadline(plan),
         ),
-        store_url,
+        url,
     )
     made.preview()  # the scripts may be too long
     return made
@@ -223,22 +218,6 @@ def _roll_back(aws: Aws, launch: Launch, started: Found) -> None:
 # --- checks
 
 
-def _check_numbers(plan: CloudPlan) -> None:
-    if plan.name:
-        check_cluster_name(plan.name)
-    if not 1 <= plan.nodes <= MOST_MACHINES:
-        raise ProviderError(f"--size={plan.nodes}: must be 1 to {MOST_MACHINES} machines")
-    check_price(plan.price)
-    if not (math.isfinite(plan.hours) and plan.hours >= LEAST_HOURS):
-        raise ProviderError(f"--max-hours={plan.hours:g}: must be a number, {LEAST_HOURS} or more")
-    try:
-        words = shlex.split(plan.worker_command)
-    except ValueError as error:
-        raise ProviderError(f"--worker_command={plan.worker_command!r}: {error}") from error
-    if not words:
-        raise ProviderError("--worker_command: must name a program")
-
-
 def check_price(price: float | None) -> None:
     """Refuse what is no price: ProviderError. AWS would find out when there are no machines."""
     if price is not None and not (math.isfinite(price) and price >= 0.001):
@@ -273,19 +252,6 @@ def _free_name(aws: Aws, mine: Mine, name: str) -> str:
     if name in there:
         raise ProviderError(f"a cluster {name!r} is there already: kill it, or choose another name")
     return name or fresh_name(there)
-
-
-def _store_url() -> str:
-    """Where results go; "" if no MongoDB is set."""
-    url = setting("store", "url") or ""
-    hosts = re.sub(r"^[a-z+]+://", "", url).rpartition("@")[2].partition("/")[0]
-    if url and all(LOOPBACK.fullmatch(host) for host in hosts.split(",")):
-        where = VARIABLES["store", "url"]
-        raise ProviderError(
-            f"{where} is on this machine, where a cluster's machines cannot reach it: set one that"
-            f" they can reach, or unset {where} to have results put into the bucket"
-        )
-    return url
 
 
 def _deadline(plan: CloudPlan) -> int:

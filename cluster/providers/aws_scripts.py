@@ -4,18 +4,15 @@ No secret is in them: machines fetch the password of redis, and the address of t
 with the rights of their role.
 """
 
-import re
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 
 from cluster.addresses import PORT
 from cluster.providers import CloudPlan, ProviderError
 from cluster.providers.aws_session import Names
+from cluster.providers.scripts import composed
 
-FOLDER = Path(__file__).parent / "start"
 MAX_BYTES = 16_384  # that AWS takes
-FIRST_LINES = "#!/bin/bash\nset -Eeuo pipefail"
 
 
 @dataclass(frozen=True)
@@ -68,27 +65,15 @@ class Start:
 
 
 def _script(values: dict[str, str], lists: dict[str, tuple[str, ...]], role: str) -> str:
-    """Compose a script: whatever the values hold, the shell takes it for nothing else.
+    """Compose a script.
 
     Raises:
         ProviderError: it is too long.
     """
-    lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
-    lines += [f"{name}=({shlex.join(words)})" for name, words in lists.items()]
-    made = "\n".join([FIRST_LINES, *lines, what_follows(f"aws_{role}_end", role)])
+    made = composed(values, lists, (f"aws_{role}_end", "aws", "common", role))
     if len(made.encode()) > MAX_BYTES:
         raise ProviderError(
             f"the start script has {len(made.encode()):,} bytes, AWS takes {MAX_BYTES:,}: shorten"
             " --config"
         )
     return made
-
-
-def what_follows(end: str, role: str, cloud: str = "aws") -> str:
-    """What stands below the values: how a machine ends, how it reaches its cloud, what it does."""
-    return "\n".join(_text(name) for name in (end, cloud, "common", role))
-
-
-def _text(name: str) -> str:
-    """A part that is the same for all, without its comments."""
-    return re.sub(r"(?m)^ *# .*\n", "", (FOLDER / f"{name}.sh").read_text())

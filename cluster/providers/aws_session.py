@@ -1,9 +1,7 @@
 """Talking to AWS: clients, the names of what is ours there, and errors in one line."""
 
 import functools
-import getpass
 import logging
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
@@ -14,8 +12,6 @@ from utils.settings import VARIABLES, setting
 
 ANSWER_SECONDS = 20  # that AWS has for a call
 ATTEMPTS = 4  # of a call that fails for no fault of ours
-OWNER = re.compile(r"[a-z][a-z0-9]{0,19}")  # no dashes: evo-ann-x is cluster x of ann, and no other
-CLUSTER = re.compile(r"[a-z][a-z0-9-]{0,29}")
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 UNKNOWN_KEYS = (
     *("InvalidClientTokenId", "InvalidAccessKeyId", "UnrecognizedClientException"),
@@ -159,32 +155,6 @@ class Names:
             "evo:role": role,
             "evo:bundle": bundle,
         }
-
-
-def owner_name(given: str | None) -> str:
-    """Whose clusters: as given, as the settings say, or this user's.
-
-    Raises:
-        ProviderError: no good for the names of things.
-    """
-    chosen = given or setting("cluster", "owner")
-    if chosen is None:
-        chosen = re.sub(r"[^a-z0-9]", "", getpass.getuser().lower()).lstrip("0123456789")[:20]
-    if not OWNER.fullmatch(chosen):
-        raise ProviderError(
-            f"owner {chosen!r} ({VARIABLES['cluster', 'owner']}): a small letter, then up to 19"
-            " small letters and digits"
-        )
-    return chosen
-
-
-def check_cluster_name(name: str) -> str:
-    """Refuse a name that AWS, or a list of names, would not take: ProviderError."""
-    if not CLUSTER.fullmatch(name):
-        raise ProviderError(
-            f"cluster name {name!r}: a small letter, then up to 29 small letters, digits and dashes"
-        )
-    return name
 
 
 def as_tags(tags: dict[str, str]) -> list[dict[str, str]]:

@@ -21,9 +21,9 @@ from cluster.providers.aws_session import (
     as_tags,
     code_of,
     explained,
-    owner_name,
     told_in_one_line,
 )
+from cluster.providers.clouds import owner_name
 from utils.settings import VARIABLES, setting
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ QUOTAS = {  # of virtual cores that run at a time
 
 class AwsAccount:
     """The parts of an account that an owner's clusters share."""
+
+    name = "aws"
 
     def __init__(self, owner: str, aws: Aws) -> None:
         self.aws = aws

@@ -10,7 +10,7 @@ import textwrap
 import click
 
 from cluster.jobs import ROOT
-from cluster.providers.aws_scripts import what_follows
+from cluster.providers.scripts import joined
 
 TEMPLATE = ROOT / "cluster" / "cloudformation.yaml"
 BLOCK = r"(?ms)^( *)# {role}: from start/\n.*?^ *# {role}: end\n"
@@ -21,8 +21,8 @@ def renewed(text: str) -> str:
     for role in ("head", "worker"):
 
         def block(place: re.Match[str], role: str = role) -> str:
-            body = f"# {role}: from start/\n{what_follows('aws_stack', role)}# {role}: end\n"
-            return textwrap.indent(body, place[1])
+            scripts = joined(("aws_stack", "aws", "common", role))
+            return textwrap.indent(f"# {role}: from start/\n{scripts}# {role}: end\n", place[1])
 
         text, count = re.subn(BLOCK.format(role=role), block, text)
         if count != 1:

@@ -17,8 +17,14 @@ address() {
     metadata meta-data/local-ipv4
 }
 
+# AWS tells spot machines two minutes before.
+WHY='this machine is taken back'
 taken_back() {
     metadata meta-data/spot/instance-action
+}
+
+leave() {
+    sleep infinity
 }
 
 # A value that is kept secret: a parameter, or a secret by its whole name.

@@ -6,11 +6,11 @@ serve() {
     PROGRAM=$!
     while kill -0 "$PROGRAM" 2>/dev/null; do
         if taken_back; then
-            say 'this machine is taken back: its workers take no more work'
+            say "$WHY: its workers take no more work"
             kill "$PROGRAM"
             wait "$PROGRAM" || true
             upload_log
-            sleep infinity
+            leave
         fi
         sleep 5 &
         wait -n "$PROGRAM" "$!" || true

@@ -1,0 +1,70 @@
+"""What is asked of a launch on any cloud: names, numbers, and where results go."""
+
+import getpass
+import math
+import re
+import shlex
+
+from cluster.providers import CloudPlan, ProviderError
+from utils.settings import VARIABLES, setting
+
+MOST_MACHINES = 1000
+LEAST_HOURS = 0.1  # machines need minutes to start
+OWNER = re.compile(r"[a-z][a-z0-9]{0,19}")  # no dashes: evo-ann-x is cluster x of ann, and no other
+CLUSTER = re.compile(r"[a-z][a-z0-9-]{0,29}")
+LOOPBACK = re.compile(r"localhost(:\d+)?|127\.[\d.]+(:\d+)?|\[::1\](:\d+)?|.*\.sock|%2F.*", re.I)
+
+
+def owner_name(given: str | None) -> str:
+    """Whose clusters: as given, as the settings say, or this user's.
+
+    Raises:
+        ProviderError: no good for the names of things.
+    """
+    chosen = given or setting("cluster", "owner")
+    if chosen is None:
+        chosen = re.sub(r"[^a-z0-9]", "", getpass.getuser().lower()).lstrip("0123456789")[:20]
+    if not OWNER.fullmatch(chosen):
+        raise ProviderError(
+            f"owner {chosen!r} ({VARIABLES['cluster', 'owner']}): a small letter, then up to 19"
+            " small letters and digits"
+        )
+    return chosen
+
+
+def check_cluster_name(name: str) -> str:
+    """Refuse a name that AWS, or a list of names, would not take: ProviderError."""
+    if not CLUSTER.fullmatch(name):
+        raise ProviderError(
+            f"cluster name {name!r}: a small letter, then up to 29 small letters, digits and dashes"
+        )
+    return name
+
+
+def check_numbers(plan: CloudPlan) -> None:
+    """Refuse a plan of what no cloud has: ProviderError. The price is the cloud's own affair."""
+    if plan.name:
+        check_cluster_name(plan.name)
+    if not 1 <= plan.nodes <= MOST_MACHINES:
+        raise ProviderError(f"--size={plan.nodes}: must be 1 to {MOST_MACHINES} machines")
+    if not (math.isfinite(plan.hours) and plan.hours >= LEAST_HOURS):
+        raise ProviderError(f"--max-hours={plan.hours:g}: must be a number, {LEAST_HOURS} or more")
+    try:
+        words = shlex.split(plan.worker_command)
+    except ValueError as error:
+        raise ProviderError(f"--worker_command={plan.worker_command!r}: {error}") from error
+    if not words:
+        raise ProviderError("--worker_command: must name a program")
+
+
+def store_url() -> str:
+    """Where results go; "" if no MongoDB is set."""
+    url = setting("store", "url") or ""
+    hosts = re.sub(r"^[a-z+]+://", "", url).rpartition("@")[2].partition("/")[0]
+    if url and all(LOOPBACK.fullmatch(host) for host in hosts.split(",")):
+        where = VARIABLES["store", "url"]
+        raise ProviderError(
+            f"{where} is on this machine, where a cluster's machines cannot reach it: set one that"
+            f" they can reach, or unset {where} to have results put into the bucket"
+        )
+    return url
