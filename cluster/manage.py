@@ -44,7 +44,7 @@ _folder = click.option(
 _provider = click.option(
     *("--provider", "provider_name"),
     type=click.Choice(PROVIDERS),
-    help="Default: the one whose traces are in the folder, else aws.",
+    help="Default: the one whose traces are in the folder, else the cloud that is set up.",
 )
 _owner = click.option("--owner", help="Of a cloud's clusters; default: EVO_OWNER, else you.")
 _yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
@@ -70,7 +70,8 @@ def _about_clusters(command: Callable[..., None]) -> Callable[..., None]:
 
 def _provider_of(folder: Path, cluster: str | None) -> str:
     """Who has a cluster: jobs leave a folder, what is in a cloud leaves nothing here."""
-    return _begun_by(folder).get(cluster or "", "aws")
+    clouds = [name for name in _in_use(folder, None) if name in CLOUDS] or ["aws"]
+    return _begun_by(folder).get(cluster or "", clouds[0])
 
 
 def _begun_by(folder: Path) -> dict[str, str]:

@@ -3,13 +3,17 @@
 import functools
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from aws_moto import Moto, launch, manage, plan
-from commands import ROOT, complaint
+from botocore.exceptions import EndpointConnectionError
+from commands import PATH, ROOT, complaint
 from ibm_account import BUCKET, keys, put
 from ibm_stub import IbmStub
 
@@ -51,6 +55,21 @@ def test_a122_machines_have_the_names_of_their_cluster(
         assert "secret" not in script.replace("EVO_IBM_COS_SECRET", "") and word not in script
         assert ("mongo-url" in script) == (each["name"] == "one-0")
     assert "HEAD=127.0.0.1\n" in ibm_cloud.user_data[ibm_cloud.named("one-2")["id"]]
+
+
+def test_a124_start_scripts_pass_shellcheck_and_bind_to_the_private_address(
+    ibm_cloud: IbmStub, ibm: IbmProvider, tmp_path: Path
+) -> None:
+    launched(ibm, "one", nodes=1)
+    for name in ibm_cloud.names:
+        text = ibm_cloud.user_data[ibm_cloud.named(name)["id"]]
+        assert "0.0.0.0" not in text and re.search(r"(?m)^PASSWORD='http.*redis-password", text)
+        if (shellcheck := shutil.which("shellcheck", path=PATH)) is not None:
+            (tmp_path / name).write_text(text)
+            done = subprocess.run([shellcheck, tmp_path / name], capture_output=True, check=False)
+            assert done.returncode == 0, done.stdout.decode()
+    head = ibm_cloud.user_data[ibm_cloud.named("one-0")["id"]]
+    assert 'run-server --host "$address"' in head
 
 
 def test_the_group_lets_in_redis_from_its_own_machines_and_nobody_else(ibm_cloud: IbmStub) -> None:
@@ -271,6 +290,22 @@ def test_a126_machines_are_removed_after_an_exception(
     done = launch(*WORDS)
     assert "the head of one has stopped without a word" in complaint(done.stderr)
     assert ibm_cloud.instances == {}
+
+
+def test_a126_a_launcher_that_is_cut_off_for_a_while_goes_on(
+    ibm_cloud: IbmStub, ibm: IbmProvider, moto: Moto, ends: dict[str, Any]
+) -> None:
+    faults = [requests.ConnectionError("no route"), EndpointConnectionError(endpoint_url="x")]
+
+    def happen() -> None:
+        if faults:
+            raise faults.pop()
+        put(moto, "runs/ann/one/state.txt", "done\n")
+
+    ends["then"] = happen
+    done = launch(*WORDS)
+    assert done.exit_code == 0 and "one: done\none has ended" in done.output
+    assert ibm_cloud.instances == {} and not faults
 
 
 # --- what is refused

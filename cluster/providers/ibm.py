@@ -5,6 +5,7 @@ launches waits for the end of the run and removes them; without it they stop, an
 used again, by their name.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,11 +28,14 @@ from cluster.providers.ibm_machines import (
     wait,
 )
 from cluster.providers.ibm_scripts import Place
-from cluster.providers.ibm_session import Ibm, told_in_one_line
+from cluster.providers.ibm_session import Ibm, explained, told_in_one_line
+
+log = logging.getLogger(__name__)
 
 ATTEND_SECONDS = 10.0  # between looks how a run is
 UPLOAD_SECONDS = 3600.0  # that the link of an upload lasts
 LATE_SECONDS = 900.0  # after its deadline, within which a head must have said how it ended
+OUTAGE_SECONDS = 1800.0  # that IBM may be out of reach
 OVER = ("stopped", "failed", "deleting")
 
 
@@ -76,25 +80,38 @@ class IbmProvider:
         """Say what the head says until its run has ended; returns how it has.
 
         Raises:
-            ProviderError: the head is lost.
+            ProviderError: the head is lost, or IBM cannot be asked for long.
         """
-        place, ibm = Place(self._owner, name), self._ibm
-        _, start = started(ibm, place)
-        said = 0
+        place, said, heard = Place(self._owner, name), 0, time.monotonic()
+        deadline = started(self._ibm, place)[1].deadline
         while True:
-            over = ibm.read(place.state)  # before the log, which is stored after it
-            head = self._found(name).head
-            lines = (ibm.read(place.log(0)) or b"").decode(errors="replace").splitlines()
+            try:
+                over, status, lines = self._look(place)
+            except Exception as error:
+                if explained(error) is None or time.monotonic() > heard + OUTAGE_SECONDS:
+                    raise
+                log.warning("%s; trying again", explained(error))
+                time.sleep(ATTEND_SECONDS)
+                continue
+            heard = time.monotonic()
             for line in lines[said:]:
                 say(line)
             said = max(said, len(lines))
             if over is not None:
-                return over.decode(errors="replace").strip()
-            if head is None or head["status"] in OVER:
+                return over
+            if status in OVER:
                 raise ProviderError(f"the head of {name} has stopped without a word")
-            if time.time() > start.deadline + LATE_SECONDS:
+            if time.time() > deadline + LATE_SECONDS:
                 raise ProviderError(f"the head of {name} has not ended in its time")
             time.sleep(ATTEND_SECONDS)
+
+    def _look(self, place: Place) -> tuple[str | None, str, list[str]]:
+        """How a run has ended, if it has; its head's status; all that the head has said."""
+        over = self._ibm.read(place.state)  # first, for it is stored last
+        found = found_clusters(self._ibm, place.owner).get(place.name, Found())
+        said = (self._ibm.read(place.log(0)) or b"").decode(errors="replace")
+        ended = None if over is None else over.decode(errors="replace").strip()
+        return ended, found.head["status"] if found.head else "deleting", said.splitlines()
 
     # --- looking
 

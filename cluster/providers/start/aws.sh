@@ -17,10 +17,9 @@ address() {
     metadata meta-data/local-ipv4
 }
 
-# AWS tells spot machines two minutes before.
-WHY='this machine is taken back'
+# Says why there is no more work to take: AWS tells spot machines two minutes before.
 taken_back() {
-    metadata meta-data/spot/instance-action
+    metadata meta-data/spot/instance-action >/dev/null && echo 'this machine is taken back'
 }
 
 leave() {

@@ -36,15 +36,16 @@ upload_log() {
     [ -z "${LOGS:-}" ] || send_log || say 'the log was not sent'
 }
 
-# What of a run is not in the user's MongoDB, and how it has ended.
+# What of a run is not in the user's MongoDB, and how it has ended: that last, for it says that all is
+# stored.
 store_results() {
     if [ -z "$STORE_URL" ] && [ -d "$EVO/runs" ]; then
         store_folder runs || true
     fi
+    upload_log
     if [ -e "$EVO/state.txt" ]; then
         store "$EVO/state.txt" state.txt || true
     fi
-    upload_log
 }
 
 # A run leaves a checkpoint when it is told to end, and the script that waits for it does the rest.

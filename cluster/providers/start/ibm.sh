@@ -16,10 +16,9 @@ address() {
     hostname -I | cut -d ' ' -f 1
 }
 
-# There are no spot machines here; workers stop when the run has ended, unless they are to stay.
-WHY='the run has ended'
+# Says why there is no more work to take: workers stop with the run, unless they are to stay.
 taken_back() {
-    [ -n "$ENDED_LINK" ] && call "$ENDED_LINK" -o /dev/null 2>/dev/null
+    [ -n "$ENDED_LINK" ] && call "$ENDED_LINK" -o /dev/null 2>/dev/null && echo 'the run has ended'
 }
 
 leave() {

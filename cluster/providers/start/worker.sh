@@ -2,11 +2,12 @@
 PROGRAM=''
 
 serve() {
+    local why
     "${WORKER[@]}" "--master_host=$HEAD" "--master_port=$PORT" "--num_workers=$WORKERS" &
     PROGRAM=$!
     while kill -0 "$PROGRAM" 2>/dev/null; do
-        if taken_back; then
-            say "$WHY: its workers take no more work"
+        if why=$(taken_back); then
+            say "$why: its workers take no more work"
             kill "$PROGRAM"
             wait "$PROGRAM" || true
             upload_log
