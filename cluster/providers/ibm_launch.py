@@ -262,7 +262,7 @@ def _free_machines(ibm: Ibm, place: Place, found: Found) -> dict[int, dict[str, 
         raise ProviderError(
             f"a cluster {place.name!r} is there already, and at work: wait for it, or kill it"
         )
-    return {n: each for n, each in found.machines.items() if each["status"] != "deleting"}
+    return {n: each for n, each in sorted(found.machines.items()) if each["status"] != "deleting"}
 
 
 def _with_types(
