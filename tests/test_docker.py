@@ -195,23 +195,23 @@ def test_a128_supervisord_keeps_a_worker_for_each_core() -> None:
                 stderr=said,
             )
         try:
-            _keeps_workers(place, cores, out)
+            _keeps_workers(place, supervised.pid, cores, out)
         finally:
             supervised.send_signal(signal.SIGTERM)
             assert supervised.wait(60) == 0, out.read_text()
         wait_until(lambda: WORKER not in str(place.processes()), place.processes, 30)
 
 
-def _keeps_workers(place: Place, cores: int, out: Path) -> None:
+def _keeps_workers(place: Place, supervisor: int, cores: int, out: Path) -> None:
     server = connect(place.url)
 
     def count() -> int:
         return sum(each["workers"] for each in workers_alive(server, Keys()))
 
     def keepers() -> set[int]:
-        """Processes that hold a worker each; their workers are forks of the same name."""
+        """Supervisord's own children that hold a worker each."""
         there = {pid for pid, line in place.processes().items() if "start-workers" in line}
-        return {pid for pid in there if _parent(pid) not in there}
+        return {pid for pid in there if _parent(pid) == supervisor}
 
     wait_until(lambda: count() == cores, out.read_text, 60)
     before = keepers()
@@ -220,7 +220,8 @@ def _keeps_workers(place: Place, cores: int, out: Path) -> None:
     place.send(killed, signal.SIGKILL)
     wait_until(lambda: len(keepers() - {killed}) == cores, out.read_text, 60)
     assert len(keepers() & before) == cores - 1
-    wait_until(lambda: count() == cores, out.read_text, 60)
+    (fresh,) = keepers() - before
+    wait_until(lambda: fresh in map(_parent, place.processes()), out.read_text, 60)  # its worker
 
 
 def _parent(pid: int) -> int:
