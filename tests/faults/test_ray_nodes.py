@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("nsenter"), reason="hosts are entered with nsenter"),
 ]
 CONFIG = {
-    **{"seed": 5, "num_generations": 150, "pop_size": 40, "noise_size": 100_000},
+    **{"seed": 5, "num_generations": 200, "pop_size": 40, "noise_size": 100_000},
     **{"eval_episodes": 2, "final_episodes": 3, "min_task_runtime": 0.0},
 }
 PORT = 6379
@@ -96,7 +96,7 @@ def test_a_node_that_is_lost_changes_nothing(cluster: Cluster) -> None:
     run = cluster.start("run", cluster.hosts[0], str(ROOT / EXPERIMENT), *words)
     expected = run_here("sphere", evaluator="local", **CONFIG).info["theta sha256"]
     wait_until(lambda: run.err.count("of the Ray cluster is ready") == 2, run)
-    run.says("generation 10/")
+    run.says("generation ")
     cluster.nodes[1].send(signal.SIGKILL)
     assert f"theta sha256 {expected}" in run.succeed()
     assert "is lost: asking again for" in run.err
