@@ -61,7 +61,12 @@ PARTIAL = f"pendulum_partial {WHOLE}"
 STUDIES: dict[str, tuple[Contender, ...]] = {
     "lander": (
         Contender("ES, 1 episode, 20", "es", "lander_original", "200, wide band"),
-        Contender("ES, 1 episode, 200", "es", "lander_original pop_size=200", "255 by 95"),
+        Contender(
+            "ES, 1 episode, 200",
+            "es",
+            "lander_original pop_size=200 num_generations=150",
+            "255 by 95",
+        ),
         Contender("ES, 5 episodes, 20", "es", "lander_original num_episodes=5", "270 by 150"),
         Contender("ES, our settings", "es", LANDER),
         Contender("CMA, 1 episode", "nevergrad_es", f"{LANDER} num_episodes=1", "0"),
