@@ -152,6 +152,9 @@ def test_a122_commands_act_on_the_named_cluster_only(moto: Moto, aws: AwsProvide
     moto.machines[head["InstanceId"]] = {"EVO": str(moto.folder)}
     (moto.folder / "log.txt").write_text("generation 1\ngeneration 2\n")
     assert manage("tail", "one", "-n", "1").output == "generation 2\n"
+    (moto.folder / "log.txt").write_text("".join(f"{n:3} {'x' * 90}\n" for n in range(500)))
+    told = manage("tail", "one", "-n", "400").output.splitlines()  # more than AWS hands on
+    assert told[-1].startswith("499 ") and {len(each) for each in told} == {94}
     assert manage("exec", "one", "echo", "hello").output == "hello\n"
     assert "has ended" in manage("kill", "one", "-y").output
     assert moto.machines_of(cluster="one") == []
