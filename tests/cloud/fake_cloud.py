@@ -72,7 +72,7 @@ class Cloud:
         values = self.facts[self.machines[instance].address].values
         values["spot/instance-action"] = json.dumps(said)
 
-    def logs(self) -> str:
+    def __repr__(self) -> str:
         """What all machines say, to be shown when a test fails."""
         texts = [f"{name}\n{each.log()}" for name, each in list(self.machines.items())]
         return "\n".join([*texts, repr(self.failure)])
