@@ -141,7 +141,7 @@ def tail(chosen: Provider, cluster: str, lines: int, node: int | None, follow: b
         click.echo(text)
 
 
-@cli.command("exec")
+@cli.command("exec", context_settings={"ignore_unknown_options": True})
 @click.argument("cluster")
 @click.argument("command", nargs=-1, required=True)
 @click.option("--node", type=click.IntRange(min=0), help="Of its workers; default: the head.")

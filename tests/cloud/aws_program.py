@@ -77,11 +77,12 @@ def _value(shape: Any, words: list[str]) -> Any:
 
 def store(operation: str, words: list[str]) -> None:
     """`aws s3 cp [--recursive] FROM TO`, where - stands for the output, and `aws s3 rm WHAT`."""
+    region = words.pop(words.index("--region") + 1) if "--region" in words else None
     switches = {word for word in words if word.startswith("--")}
-    if strange := switches - {"--recursive", "--only-show-errors"}:
+    if strange := switches - {"--recursive", "--only-show-errors", "--region"}:
         raise ValueError(strange)
     places = [word for word in words if word not in switches]
-    s3 = boto3.client("s3")
+    s3 = boto3.client("s3", region_name=region)
     if operation == "rm":
         (what,) = places
         s3.delete_object(**_place(what))

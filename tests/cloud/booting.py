@@ -57,6 +57,8 @@ exec chroot . /usr/bin/env -i $ENVIRONMENT /bin/bash -c "$BOOT" boot
 BOOT = f"""
 trap 'exit 0' TERM
 cd /
+echo up
+exec >/dev/null
 if [ -s {SCRIPT} ]; then {SCRIPT} </dev/null >{CONSOLE} 2>&1 & fi
 sleep infinity &
 wait
@@ -101,11 +103,12 @@ class Booted:
         }
         self._log = (folder / "boot.txt").open("wb")
         network.do(self._start, values)
-        self._wait_until_ready()
+        self._hear(b"ready\n")
         network.join(self.wire, self._process.pid, address)
         assert self._process.stdin
         self._process.stdin.write(b"go on\n")
         self._process.stdin.close()
+        self._hear(b"up\n")
 
     def _write_programs(self, folder: Path, script: str) -> None:
         (folder / "disk").mkdir(parents=True)
@@ -127,14 +130,15 @@ class Booted:
             start_new_session=True,
         )
 
-    def _wait_until_ready(self) -> None:
+    def _hear(self, word: bytes) -> None:
+        """Wait until it is so far."""
         assert self._process.stdout
         said = self._process.stdout.readline()
-        assert said == b"ready\n", Path(self._log.name).read_text()
+        assert said == word, Path(self._log.name).read_text()
 
     def run(self, command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command of the shell as root, with no rights but the machine's own."""
-        inside = ["nsenter", f"--target={self._first()}", "--all", "--root", "--wd=/"]
+        inside = ["nsenter", f"--target={self._first()}", "--all", "--root", "--wd"]
         values = [f"{key}={value}" for key, value in ENVIRONMENT.items()]
         enter = program(inside[0])
         assert enter

@@ -65,6 +65,11 @@ class Cloud:
         """A machine, as soon as it runs."""
         return wait_until(lambda: self.machines.get(instance), lambda: self.machines, 30)
 
+    @property
+    def is_empty(self) -> bool:
+        """True if there is no machine, neither one that runs nor one that is to."""
+        return not self._running() and not self.machines
+
     def take_back(self, instance: str) -> None:
         """Tell a spot machine that it will be ended; the cloud does that two minutes later."""
         then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=2)
@@ -93,12 +98,7 @@ class Cloud:
 
     def _look(self) -> None:
         self._keep_appointments()
-        there = {
-            each.id: each
-            for reservation in list(self._ec2.reservations.values())
-            for each in list(reservation.instances)
-            if each.state == "running"
-        }
+        there = self._running()
         for name, machine in list(self.machines.items()):
             if machine.has_ended and name in there:
                 self._has_ended(there.pop(name))
@@ -108,6 +108,15 @@ class Cloud:
             if name not in self.machines:
                 self._boot(instance)
         self.network.let_in(self._rules(there))
+
+    def _running(self) -> dict[str, Any]:
+        """The machines that moto has."""
+        return {
+            each.id: each
+            for reservation in list(self._ec2.reservations.values())
+            for each in list(reservation.instances)
+            if each.state == "running"
+        }
 
     def _keep_appointments(self) -> None:
         """Do what groups are scheduled for."""

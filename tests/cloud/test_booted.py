@@ -1,62 +1,17 @@
 """Clusters on AWS whose machines are booted: what they do, and what they may not."""
 
-import contextlib
-import json
 import signal
-from collections.abc import Iterator
 
 import pytest
-from aws_moto import NOTHING, manage
+from aws_moto import manage
 from booting import Booted
-from commands import ROOT, Command, Place, run_here, setting, wait_until
-from fake_cloud import Cloud, booting_cloud
-from network import why_not
+from clusters import LAUNCH, REASON, have_work, head_of, is_gone, workers_of
+from commands import Command, Place, run_here, setting, wait_until
+from fake_cloud import Cloud
 
-from cluster.keys import Keys, workers_alive
-from cluster.redis_server import connect
-
-REASON = why_not() or ("" if (ROOT / ".git").exists() else "no git checkout")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON)]
 LANDER = {"num_generations": 20, "noise_size": 200_000, "seed": 7, "pop_size": 32}
 LANDER |= {"final_episodes": 3}
-OPTIONS = ("--workers_per_machine=2", "--price=0.1", "-y", "--committed-only")
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with booting_cloud(tmp_path_factory.mktemp("cloud")) as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    with Place() as place:
-        yield place
-
-
-def head_of(cloud: Cloud) -> Booted:
-    (found,) = cloud.moto.machines_of(cluster="one", role="head")
-    return cloud.machine(found["InstanceId"])
-
-
-def workers_of(cloud: Cloud) -> list[Booted]:
-    found = cloud.moto.machines_of(cluster="one", role="worker")
-    return [cloud.machine(each["InstanceId"]) for each in found]
-
-
-def have_work(cloud: Cloud, number: int) -> None:
-    """Wait until there are so many machines of two workers, and the head has heard of all."""
-    assert len(workers_of(cloud)) == number
-    wait_until(lambda: heard_of(cloud) == 2 * number, cloud)
-
-
-def heard_of(cloud: Cloud) -> int:
-    """How many workers the head's redis has heard of lately."""
-    top = head_of(cloud).root
-    (note,) = (top / "opt/evo/run").glob("*/server.json")
-    url = json.loads(note.read_text())["url"].replace("unix://", f"unix://{top}")
-    with contextlib.closing(connect(url)) as server:
-        return sum(each["workers"] for each in workers_alive(server, Keys()))
 
 
 def pause(head: Booted, what: signal.Signals) -> None:
@@ -72,8 +27,8 @@ def test_a122_a_cluster_from_setup_to_its_end(
     place.env["EVO_OWNER"] = "zoe"
     assert "role evo-zoe-eu-west-1-head" in manage("setup").output
     config = " ".join(["lander", *setting(**LANDER)])
-    words = ("launch", "--cluster_name=one", "--size=2", *OPTIONS, f"--config={config}")
-    assert "one, head 172.31." in place.run("cluster/launch.py", *words)
+    words = ("--size=2", "--workers_per_machine=2", "--price=0.1", f"--config={config}")
+    assert "one, head 172.31." in place.run("cluster/launch.py", "launch", *LAUNCH, *words)
     follower = place.start("cluster/manage.py", "tail", "one", "--follow")
     head = head_of(cloud)
     wait_until(lambda: "generation 1/20" in head.log(), cloud)
@@ -83,7 +38,7 @@ def test_a122_a_cluster_from_setup_to_its_end(
     assert "generation 1/20" in manage("tail", "one").output
     change_machines(cloud)
     pause(head, signal.SIGCONT)
-    wait_until(lambda: cloud.moto.everything() == NOTHING, cloud)
+    is_gone(cloud)
     assert "no clusters" in manage("list").output
     check_result(follower, manage("tail", "one", "-n", "100").output)
     assert "removed role" in manage("teardown", "-y").output
