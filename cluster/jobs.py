@@ -151,6 +151,13 @@ class JobFolder:
         return [*script, *(("with", *words) if words else ())]
 
 
+def jobs_of(folder: Path, provider: str) -> list[JobFolder]:
+    """The jobs in a folder that a provider has begun, the oldest first."""
+    files = sorted(folder.glob("*/job.json"), key=lambda file: file.stat().st_mtime)
+    jobs = [JobFolder(file.parent) for file in files]
+    return [job for job in jobs if job.read().get("provider", "slurm") == provider]
+
+
 class Head:
     """The experiment's process, in one sitting of a job."""
 

@@ -15,7 +15,7 @@ import click
 from cluster.grid import GridJob, grid_jobs
 from cluster.jobs import DONE, JobError, JobFolder, check_config, check_name
 from cluster.pool import run_jobs
-from cluster.providers import PROVIDERS, Plan, ProviderError, provider
+from cluster.providers import QUEUES, Plan, ProviderError, provider
 from store.command_line import check_out, in_one_line
 from store.location import runs_folder
 from utils.program import set_up_program, until_told_to_end
@@ -75,7 +75,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
                 "--jobs", type=at_least_one, default=1, show_default=True, help="At once."
             ),
             click.option("--num_workers", type=at_least_one, default=1, show_default=True),
-            click.option("--provider", "provider_name", type=click.Choice(PROVIDERS)),
+            click.option("--provider", "provider_name", type=click.Choice(QUEUES)),
             click.option("--nodes", type=at_least_one, default=1, show_default=True),
             click.option("--cpus-per-node", "--cpus_per_node", type=at_least_one),
             click.option("--partition"),

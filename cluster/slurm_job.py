@@ -7,13 +7,11 @@ When the time is nearly over, the head leaves a checkpoint and the job goes back
 import contextlib
 import logging
 import os
-import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -36,6 +34,7 @@ from cluster.jobs import (
 )
 from cluster.redis_server import Server, ServerError, start_server
 from cluster.server_config import Listening
+from cluster.sitting import end_store, environment_of, secret_file
 from utils.program import set_up_program
 
 log = logging.getLogger("job")
@@ -99,8 +98,8 @@ def run_job(job: JobFolder, told: Told) -> int:
     with contextlib.ExitStack() as opened:
         password = opened.enter_context(secret_file(job.path / "password"))
         server = opened.enter_context(_server(address, password.read_text()))
-        env = _environment(job)
-        opened.callback(_end_store, env)
+        env = environment_of(job)
+        opened.callback(end_store, env)
         log.info("head on %s (%s), workers on %s", hosts[0], address[0], ", ".join(hosts))
         crew = Crew(address, job.read()["cpus_per_node"], password, env)
         nodes: list[subprocess.Popen[bytes]] = []
@@ -184,38 +183,9 @@ def own_address(hosts: list[str]) -> tuple[str, int]:
         return here, free.getsockname()[1]
 
 
-@contextlib.contextmanager
-def secret_file(file: Path) -> Iterator[Path]:
-    """A new password that only this user can read, while it is needed."""
-    file.unlink(missing_ok=True)
-    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        opened.write(secrets.token_hex(24))
-    try:
-        yield file
-    finally:
-        file.unlink(missing_ok=True)
-
-
 def _server(address: tuple[str, int], password: str) -> Server:
     host, port = address
     return start_server(Listening(host, port, worker_password=password))
-
-
-def _environment(job: JobFolder) -> dict[str, str]:
-    """Of all that is started: nothing of a server or a store that other jobs use on this node."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("EVO_REDIS")}
-    return {**kept, "EVO_RUNS": str(job.path / "runs")}
-
-
-def _end_store(env: dict[str, str]) -> None:
-    """The job's embedded store, should it have one, ends with it and not a minute later."""
-    subprocess.run(
-        [sys.executable, "-m", "store.server", "stop"],
-        env=env,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        check=False,
-    )
 
 
 @dataclass(frozen=True)

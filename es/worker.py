@@ -93,6 +93,10 @@ _preload = click.option(
     "--preload", default="envpool", hidden=True, help="Imported once, before forking."
 )
 
+_until_stdin_ends = click.option(
+    "--until_stdin_ends", is_flag=True, hidden=True, help="End when the parent does."
+)
+
 
 def _master(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say where the head's server is."""
@@ -117,7 +121,7 @@ def _master(command: Callable[..., None]) -> Callable[..., None]:
 @_groups
 @click.option("--redis", "url", help="URL of the server; default: EVO_REDIS, else run-server's.")
 @_preload
-@click.option("--until_stdin_ends", is_flag=True, hidden=True, help="End when the parent does.")
+@_until_stdin_ends
 def start_workers(
     *,
     num_workers: int,
@@ -144,6 +148,7 @@ def start_workers(
 @_socket
 @_groups
 @_preload
+@_until_stdin_ends
 def workers(
     *,
     master_host: str | None,
@@ -152,6 +157,7 @@ def workers(
     relay_socket_path: Path | None,
     groups: tuple[Keys, ...],
     preload: str,
+    until_stdin_ends: bool,
 ) -> None:
     """Be a machine: workers with a server of their own, and a relay to the head's server."""
     find = _find_master(master_host, master_port)
@@ -161,7 +167,7 @@ def workers(
         for keys in groups:
             relay = functools.partial(_relay, find, lambda: below.url, _machine(), keys, _always)
             crew.append(Kept("the relay", functools.partial(_without, below, relay)))
-        _keep(keeper, crew)
+        _keep(keeper, crew, until_stdin_ends=until_stdin_ends)
 
 
 @cli.command()

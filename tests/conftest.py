@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkProcess
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,6 +23,11 @@ from evolution.noise import NoiseTable
 from evolution.population import Dense, Mirrored, Population, Repeated
 from evolution.worker import serve
 from store.embedded.start import embedded_url
+
+if TYPE_CHECKING:
+    from aws_moto import Moto
+
+    from cluster.providers.aws import AwsProvider
 
 FORK = multiprocessing.get_context("fork")
 WAIT_SECONDS = 30.0
@@ -174,3 +180,25 @@ def make_store(embedded_store: str) -> Iterator[Callable[[], TestDatabase]]:
 def store(make_store: Callable[[], TestDatabase]) -> TestDatabase:
     """A store of this test file's own."""
     return make_store()
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Moto]":
+    """AWS, played on this machine, with an account that was set up."""
+    from aws_moto import playing_aws
+
+    with playing_aws(tmp_path_factory.mktemp("aws")) as moto:
+        yield moto
+
+
+@pytest.fixture
+def aws(moto: "Moto") -> "Iterator[AwsProvider]":
+    """The provider of the account's owner; at the end nothing of a cluster is left."""
+    from cluster.providers.aws import AwsProvider
+    from cluster.providers.aws_session import Aws
+
+    made = AwsProvider("ann", Aws())
+    yield made
+    for each in made.list():
+        made.destroy(each.name)
+    assert not any(moto.everything().values())

@@ -68,10 +68,10 @@ def scontrol():
 
 
 def srun():
-    node = next(word.partition("=")[2] for word in words if word.startswith("--nodelist="))
     rest = words[next(i for i, word in enumerate(words) if not word.startswith("--")):]
-    os.environ["SLURMD_NODENAME"] = node
-    (home / f"step_{{os.environ['SLURM_JOB_ID']}}_{{node}}").write_text(str(os.getpid()))
+    for node in [word.partition("=")[2] for word in words if word.startswith("--nodelist=")]:
+        os.environ["SLURMD_NODENAME"] = node
+        (home / f"step_{{os.environ['SLURM_JOB_ID']}}_{{node}}").write_text(str(os.getpid()))
     os.execv(rest[0], rest)
 
 

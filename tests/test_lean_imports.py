@@ -31,3 +31,16 @@ import nevergrad_es.experiment
 assert "nevergrad" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_clusters_elsewhere_are_looked_after_without_boto3():
+    program = """
+import sys
+import cluster.launch, cluster.manage, cluster.launch_multi
+from cluster.providers import provider
+from pathlib import Path
+for name in ("slurm", "local"):
+    provider(name, Path("."))
+assert not {"boto3", "botocore"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -10,6 +10,11 @@ FILE = "distributed-evolution/settings.toml"  # in XDG_CONFIG_HOME
 VARIABLES = {  # of the file's [table] key
     ("store", "url"): "MONGO_URL",
     ("runs", "folder"): "EVO_RUNS",
+    ("cluster", "owner"): "EVO_OWNER",
+    ("aws", "region"): "EVO_AWS_REGION",
+    ("aws", "bucket"): "EVO_AWS_BUCKET",
+    ("aws", "image"): "EVO_AWS_IMAGE",
+    ("aws", "subnets"): "EVO_AWS_SUBNETS",
 }
 
 

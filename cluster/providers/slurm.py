@@ -21,8 +21,17 @@ from cluster.jobs import (
     SUBMITTED,
     JobFolder,
     check_name,
+    jobs_of,
 )
-from cluster.providers import Cluster, Plan, Provider, ProviderError
+from cluster.providers import (
+    Change,
+    Cluster,
+    Plan,
+    Provider,
+    ProviderError,
+    cannot,
+    no_cluster,
+)
 
 ANSWER_SECONDS = 60.0  # that SLURM's programs have
 END_SECONDS = 90.0  # that a job has to end by itself, and then that SLURM has to end it
@@ -83,6 +92,14 @@ class SlurmProvider:
             plan, partition=partition.name, cpus_per_node=plan.cpus_per_node or partition.cpus
         )
 
+    def estimate(self, plan: Plan) -> str:
+        hours = plan.nodes * (plan.cpus_per_node or 1) * plan.hours
+        return (
+            f"{plan.nodes} nodes of {plan.cpus_per_node} cores, {plan.hours:g} hours a sitting, at"
+            f" most {plan.sittings} sittings: {hours:,.1f} core-hours a sitting, at most"
+            f" {hours * plan.sittings:,.1f}"
+        )
+
     def preview(self, plan: Plan) -> str:
         return job_script(plan, self._folder / plan.name)
 
@@ -93,7 +110,9 @@ class SlurmProvider:
         number = _run(["sbatch", "--parsable", str(job.path / "job.sbatch")]).partition(";")[0]
         job.write(**{**job.read(), "job": number.strip()})
         job.note(SUBMITTED, reason="")
-        return Cluster(plan.name, self.name, number.strip(), SUBMITTED, plan.nodes)
+        return Cluster(
+            plan.name, self.name, number.strip(), SUBMITTED, plan.nodes, f"in {job.path}"
+        )
 
     def _prepare(self, job: JobFolder, plan: Plan) -> None:
         try:
@@ -105,9 +124,9 @@ class SlurmProvider:
             raise ProviderError(f"{job.path}: {error.strerror}") from error
 
     def list(self) -> list[Cluster]:
-        jobs = sorted(self._folder.glob("*/job.json"), key=lambda file: file.stat().st_mtime)
+        jobs = jobs_of(self._folder, self.name)
         queue = queued() if jobs else {}
-        return [_cluster(JobFolder(file.parent), queue) for file in jobs]
+        return [_cluster(job, queue) for job in jobs]
 
     def tail(self, name: str, lines: int, node: int | None = None) -> str:
         job = self._job(name)
@@ -118,6 +137,27 @@ class SlurmProvider:
                 f"{name} has no {file.name} yet; there are: {', '.join(there) or 'none'}"
             )
         return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
+
+    def exec(self, name: str, command: str, node: int | None = None) -> str:
+        job = self._job(name)
+        number = job.read().get("job")
+        if number is None or number not in queued():
+            raise ProviderError(f"{name} is not in the queue: it is {job.status or 'new'}")
+        step = [f"--jobid={number}", "--overlap", "--nodes=1", "--ntasks=1"]
+        return _run(["srun", *step, f"--relative={node or 0}", "/bin/sh", "-c", command])
+
+    def resize(self, name: str, size: int) -> None:
+        self._job(name)
+        raise cannot(
+            "slurm", "change the nodes of a job", f"kill {name}, and launch it with --nodes={size}"
+        )
+
+    def set_price(self, name: str, change: Change) -> None:
+        self._job(name)
+        raise cannot("slurm", "set prices", "its nodes have none")
+
+    def upload(self, machine: str, dry_run: bool = False) -> str:
+        raise cannot("slurm", "upload", "all nodes see the folder that jobs are submitted from")
 
     def destroy(self, name: str) -> None:
         job = self._job(name)
@@ -134,12 +174,15 @@ class SlurmProvider:
     def _job(self, name: str) -> JobFolder:
         job = JobFolder(self._folder / check_name(name))
         if not (job.path / "job.json").exists():
-            raise ProviderError(f"no cluster {name!r} in {self._folder}; see list")
+            there = [file.parent.name for file in self._folder.glob("*/job.json")]
+            raise no_cluster(name, there)
         return job
 
 
-def make(folder: Path) -> Provider:
-    """The provider; see `cluster.providers.provider`."""
+def make(folder: Path, owner: str | None = None) -> Provider:
+    """The provider; see `cluster.providers.provider`. Jobs are this user's own."""
+    if owner is not None:
+        raise cannot("slurm", "show jobs of others", "leave --owner out")
     return SlurmProvider(folder)
 
 
