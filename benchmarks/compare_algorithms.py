@@ -127,6 +127,8 @@ def main() -> None:
     if unknown := set(chosen.studies) - set(STUDIES):
         options.error(f"no study {min(unknown)!r}; known: {', '.join(STUDIES)}")
     print(machine())
+    if chosen.quick:
+        chosen.folder /= "quick"
     rows: list[Row] = []
     for name in chosen.studies or STUDIES:
         study, folder = STUDIES[name], chosen.folder / name
