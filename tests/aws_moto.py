@@ -51,7 +51,6 @@ class Moto:
         self.calls: list[str] = []  # operations, in order
         self.machines: dict[str, There] = {}  # those that take commands
         self._fault: tuple[int, str, BaseException] | None = None
-        self._dead: BaseException | None = None
         self._clients: dict[tuple[str, str], Any] = {}
 
     def client(self, service: str, region: str = REGION) -> Any:
@@ -72,26 +71,22 @@ class Moto:
 
         Args:
             when: "before" it is made, or "after" it.
-            error: `Killed`: nothing is asked of AWS any more afterwards.
         """
         self.calls.clear()
         self._fault = number, when, error
         try:
             yield
         finally:
-            self._fault = self._dead = None
+            self._fault = None
 
     def note(self, operation: str, when: str) -> None:
         """Called before and after each call of the launcher's."""
-        if self._dead:
-            raise self._dead
         if when == "before":
             self.calls.append(operation)
         if self._fault and operation.startswith(WRITES):
             number, moment, error = self._fault
             if (len(self.writes) - 1, when) == (number, moment):
                 self._fault = None
-                self._dead = error if isinstance(error, Killed) else None
                 raise error
 
     def start_script(self, instance: str) -> str:
@@ -163,10 +158,6 @@ def manage(*words: str) -> Result:
 def launch(*words: str, **more: Any) -> Result:
     """Run cluster/launch.py launch in this process."""
     return CliRunner().invoke(launch_script.cli, ["launch", *words], **more)
-
-
-class Killed(BaseException):
-    """As if the launcher had been killed: nothing of it goes on, so nothing is rolled back."""
 
 
 def mend(patch: pytest.MonkeyPatch, machines: dict[str, There], folder: Path) -> None:

@@ -64,9 +64,8 @@ def _value(shape: Any, words: list[str]) -> Any:
     if shape.type_name == "list":
         return words
     if shape.type_name == "boolean":
-        (*rest,) = words
-        if rest:
-            raise ValueError(f"{rest} behind a switch")
+        if words:
+            raise ValueError(f"{words} behind a switch")
         return True
     (word,) = words
     return int(word) if shape.type_name in ("integer", "long") else word

@@ -63,12 +63,17 @@ class Cloud:
 
     def machine(self, instance: str) -> Booted:
         """A machine, as soon as it runs."""
-        return wait_until(lambda: self.machines.get(instance), lambda: self.machines, 30)
+        return wait_until(lambda: self._check() or self.machines.get(instance), self, 60)
 
     @property
     def is_empty(self) -> bool:
         """True if there is no machine, neither one that runs nor one that is to."""
+        self._check()
         return not self._running() and not self.machines
+
+    def _check(self) -> None:
+        """Tell the test if this has failed: it would wait in vain."""
+        assert self.failure is None, self.failure
 
     def take_back(self, instance: str) -> None:
         """Tell a spot machine that it will be ended; the cloud does that two minutes later."""
@@ -209,7 +214,7 @@ class Cloud:
         self._thread.join()
         for name in list(self.machines):
             self._switch_off(name)
-        assert self.failure is None, self.failure
+        self._check()
 
 
 def _policies(role: Any) -> list[dict[str, Any]]:

@@ -18,9 +18,12 @@ from typing import Any, TypeVar
 AWS = "172.31.255.254"  # where machines reach AWS; no subnet of the default network has it
 METADATA = "169.254.169.254"
 PORTS = {AWS: 5000, METADATA: 80}
-PROGRAMS = ("ip", "nft", "unshare", "nsenter", "setpriv", "chroot", "mount", "curl", "bash")
+PROGRAMS = (
+    *("ip", "nft", "unshare", "nsenter", "setpriv", "mount"),
+    *("chroot", "hostname", "curl", "bash"),
+)
 MORE_PATHS = "/usr/sbin:/sbin"
-HOW = "apt-get install nftables iproute2 util-linux curl"
+HOW = "apt-get install nftables iproute2 util-linux hostname curl"
 _CLONE_NEWNET = 0x40000000
 
 T = TypeVar("T")
@@ -32,8 +35,9 @@ def why_not() -> str:
         return "machines are namespaces, which need Linux and root"
     if missing := [name for name in PROGRAMS if program(name) is None]:
         return f"no {', '.join(missing)} here: {HOW}"
-    if Path(sys.prefix).stat().st_dev != Path("/").stat().st_dev:
-        return f"machines see the root's file system alone, and {sys.prefix} is on another"
+    for folder in (sys.prefix, sys.base_prefix):
+        if Path(folder).stat().st_dev != Path("/").stat().st_dev:
+            return f"machines see the root's file system alone, and {folder} is on another"
     tried = subprocess.run(
         ["unshare", "--net", "--pid", "--mount", "--fork", "bash", "-ec", _TRIAL],
         capture_output=True,

@@ -17,7 +17,7 @@ from cluster.providers.aws_setup import AwsAccount
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON)]
 ENDLESS = ["sphere", *setting(num_generations=10_000_000, noise_size=50_000, pop_size=4)]
 CONFIG = f"--config={' '.join(ENDLESS)}"
-DEADLINE_SECONDS = 15  # enough for a launch
+DEADLINE_SECONDS = 10  # enough for a launch
 METADATA = "http://169.254.169.254/latest/meta-data/"
 
 

@@ -2,7 +2,7 @@
 wrap_up() {
     local cluster="s3://$BUCKET/$RUNS"
     aws autoscaling delete-auto-scaling-group --auto-scaling-group-name "$GROUP" --force-delete || true
-    aws ec2 delete-launch-template --launch-template-name "$GROUP" --output text || true
+    aws ec2 delete-launch-template --launch-template-name "$GROUP" >/dev/null || true
     [ -z "$STORE_URL" ] || aws ssm delete-parameter --name "$STORE_URL" || true
     aws s3 rm "s3://$BUCKET/$BUNDLE" --only-show-errors || true
     if [ -z "$STORE_URL" ] && [ -d "$EVO/runs" ]; then
