@@ -133,11 +133,10 @@ def main() -> None:
     for name in chosen.studies or STUDIES:
         study, folder = STUDIES[name], chosen.folder / name
         seeds = chosen.seeds or study.seeds
-        settings = {
-            each: find_settings(each, study.short, folder, chosen) for each in study.contenders
-        }
-        for each, words in settings.items():
-            run(each, f"{each.config} {words}", seeds, folder / each.name, chosen)
+        settings = dict[Contender, str]()
+        for each in study.contenders:
+            settings[each] = find_settings(each, study.short, folder, chosen)
+            run(each, f"{each.config} {settings[each]}", seeds, folder / each.name, chosen)
         rows += conclude(name, settings, chosen.folder)
     write_json(chosen.json, rows)
 
