@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_moto import REGION, Moto, playing_aws
+from aws_moto import BUCKET, REGION, Moto, playing_aws
 from booting import Booted
 from commands import ROOT, wait_until
 from metadata import Facts, metadata_service
@@ -275,6 +275,13 @@ def _serving(*servers: Any) -> Iterator[None]:
         server.server_close()
 
 
+def _forget_logs(moto: Moto) -> None:
+    """Logs outlive their clusters, but not their cloud."""
+    s3 = moto.client("s3")
+    for each in s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+        s3.delete_object(Bucket=BUCKET, Key=each["Key"])
+
+
 @contextmanager
 def booting_cloud(folder: Path) -> Iterator[Cloud]:
     """AWS with machines that run, for this process and those it starts; nothing of it is left."""
@@ -298,3 +305,4 @@ def booting_cloud(folder: Path) -> Iterator[Cloud]:
                 yield cloud
             finally:
                 cloud.end()
+                _forget_logs(moto)
