@@ -14,8 +14,9 @@ lander: install  ## watch evolution strategies land the lunar lander on all core
 board: install  ## all runs in a browser, at localhost:9000
 	$(BIN)/python store/board.py
 
-test: .venv/tested  ## all tests
-	$(BIN)/python -m pytest
+test: .venv/tested  ## all tests; two files at a time, then those that need the machine for themselves
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 check: .venv/tested  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -5,19 +5,21 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from es.experiment import ex
+from sacred import Experiment
+
+from es.experiment import ex as es
 from evolution.evaluation import Evaluator
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 from evolution.workplace import open_private_workplace
 
 
-def named_config(name: str, seed: int) -> dict[str, Any]:
-    """All settings of `python es/experiment.py with NAME seed=SEED`."""
+def named_config(name: str, seed: int, experiment: Experiment = es) -> dict[str, Any]:
+    """All settings of `python es/experiment.py with NAME seed=SEED`, or of another experiment."""
     defaults: dict[str, Any] = {}
-    for scope in ex.configurations:
+    for scope in experiment.configurations:
         defaults |= scope(preset=defaults)
-    return {**defaults, **ex.named_configs[name](preset=defaults), "seed": seed}
+    return {**defaults, **experiment.named_configs[name](preset=defaults), "seed": seed}
 
 
 @contextlib.contextmanager

@@ -38,7 +38,9 @@ def _common() -> tuple[Any, ...]:
             default="aws",
             show_default=True,
         ),
-        click.option("--experiment", default="es", show_default=True, help="es or ga."),
+        click.option(
+            "--experiment", default="es", show_default=True, help="es, ga or nevergrad_es."
+        ),
         click.option("--config", default="", help="What stands behind `with`: 'lander seed=3'."),
         click.option(
             *("--nodes", "--size"),

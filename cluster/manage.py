@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cluster import following
 from cluster.jobs import JobFolder
 from cluster.providers import (
     CLOUDS,
@@ -134,13 +135,16 @@ def list_(provider_name: str | None, owner: str | None, folder: Path | None) -> 
 @click.argument("cluster")
 @click.option("-n", "--lines", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--node", type=click.IntRange(min=0), help="Of its workers; default: the head.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until it has ended.")
 @_about_clusters
-def tail(chosen: Provider, cluster: str, lines: int, node: int | None) -> None:
+def tail(chosen: Provider, cluster: str, lines: int, node: int | None, follow: bool) -> None:
     """Show what the head, or the workers of a node, have said last."""
-    click.echo(chosen.tail(cluster, lines, node))
+    said = following.follow(chosen, cluster, lines, node) if follow else None
+    for text in said or [chosen.tail(cluster, lines, node)]:
+        click.echo(text)
 
 
-@cli.command("exec")
+@cli.command("exec", context_settings={"ignore_unknown_options": True})
 @click.argument("cluster")
 @click.argument("command", nargs=-1, required=True)
 @click.option("--node", type=click.IntRange(min=0), help="Of its workers; default: the head.")

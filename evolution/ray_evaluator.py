@@ -53,7 +53,10 @@ def connect(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
         ray.shutdown()  # of what was half done
-        raise ServerError(f"cannot join the Ray cluster at {address}: {in_short(error)}") from error
+        told = f"cannot join the Ray cluster at {address}: {in_short(error)}"
+        if isinstance(error, ConnectionError) and "token" not in told.lower():
+            told += "; is it up, and is its token that of RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH?"
+        raise ServerError(told) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)  # Ray puts its own there

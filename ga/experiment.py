@@ -89,6 +89,21 @@ def cartpole():
 
 
 @ex.named_config
+def pendulum_partial():
+    """Pendulum with its velocity hidden, LSTM of 16 cells, 1361 parameters."""
+    env_name = "PartiallyObservablePendulum-v0"
+    network = "lstm"
+    hidden_sizes = [16]
+    output_activation = "none"
+    env_seed = -1
+    num_episodes = 5
+    pop_size = 200
+    n_evals = 10
+    num_generations = 300
+    sigma = 0.1
+
+
+@ex.named_config
 def sphere():
     """The sphere function in 10 dimensions; for trying things out."""
     env_name = "Sphere-v0"

@@ -38,6 +38,9 @@ MODELS = create_loader()
 PLAIN_VERSION = templates.LaunchTemplate.create_version
 PLAIN_SEND = ssm_models.SimpleSystemManagerBackend.send_command
 PLAIN_PERMISSION = s3_models.FakeBucket.get_permission
+MAX_OUTPUT = 24_000  # characters of a command's output that AWS hands on: the first ones
+# What runs commands on a machine, or the environment that they find there, played by this one.
+There = Callable[[str], subprocess.CompletedProcess[str]] | dict[str, str]
 
 
 class Moto:
@@ -46,9 +49,8 @@ class Moto:
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder = url, folder
         self.calls: list[str] = []  # operations, in order
-        self.machines: dict[str, dict[str, str]] = {}  # the environment that commands find there
+        self.machines: dict[str, There] = {}  # those that take commands
         self._fault: tuple[int, str, BaseException] | None = None
-        self._dead: BaseException | None = None
         self._clients: dict[tuple[str, str], Any] = {}
 
     def client(self, service: str, region: str = REGION) -> Any:
@@ -69,26 +71,22 @@ class Moto:
 
         Args:
             when: "before" it is made, or "after" it.
-            error: `Killed`: nothing is asked of AWS any more afterwards.
         """
         self.calls.clear()
         self._fault = number, when, error
         try:
             yield
         finally:
-            self._fault = self._dead = None
+            self._fault = None
 
     def note(self, operation: str, when: str) -> None:
         """Called before and after each call of the launcher's."""
-        if self._dead:
-            raise self._dead
         if when == "before":
             self.calls.append(operation)
         if self._fault and operation.startswith(WRITES):
             number, moment, error = self._fault
             if (len(self.writes) - 1, when) == (number, moment):
                 self._fault = None
-                self._dead = error if isinstance(error, Killed) else None
                 raise error
 
     def start_script(self, instance: str) -> str:
@@ -162,11 +160,7 @@ def launch(*words: str, **more: Any) -> Result:
     return CliRunner().invoke(launch_script.cli, ["launch", *words], **more)
 
 
-class Killed(BaseException):
-    """As if the launcher had been killed: nothing of it goes on, so nothing is rolled back."""
-
-
-def mend(patch: pytest.MonkeyPatch, machines: dict[str, dict[str, str]], folder: Path) -> None:
+def mend(patch: pytest.MonkeyPatch, machines: dict[str, There], folder: Path) -> None:
     """Mend moto where it stands in the way, and let commands that are sent really run."""
 
     def user_data(version: Any) -> Any:
@@ -197,8 +191,8 @@ def mend(patch: pytest.MonkeyPatch, machines: dict[str, dict[str, str]], folder:
         made = PLAIN_SEND(backend, **asked)  # without targets, it sends it to all there are
         for each in made.invocations:
             if each["InstanceId"] in wanted:
-                env = machines[each["InstanceId"]]
-                _run_there(each, asked["parameters"]["commands"], env, folder)
+                there = machines[each["InstanceId"]]
+                _run_there(each, "\n".join(asked["parameters"]["commands"]), there, folder)
         return made
 
     patch.setattr(templates.LaunchTemplateVersion, "user_data", property(user_data))
@@ -207,24 +201,25 @@ def mend(patch: pytest.MonkeyPatch, machines: dict[str, dict[str, str]], folder:
     patch.setattr(ssm_models.SimpleSystemManagerBackend, "send_command", send_command)
 
 
-def _run_there(
-    invocation: dict[str, Any], commands: list[str], env: dict[str, str], folder: Path
-) -> None:
+def _run_there(invocation: dict[str, Any], text: str, there: There, folder: Path) -> None:
+    done = _play(text, there, folder) if isinstance(there, dict) else there(text)
+    invocation.update(
+        Status="Failed" if done.returncode else "Success",
+        ResponseCode=done.returncode,
+        StandardOutputContent=done.stdout[:MAX_OUTPUT],
+        StandardErrorContent=done.stderr[:MAX_OUTPUT],
+    )
+
+
+def _play(text: str, env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
     """A machine's /opt/evo is a folder here."""
-    text = "\n".join(commands).replace("/opt/evo", env["EVO"])
-    done = subprocess.run(
-        ["/bin/bash", "-c", text],
+    return subprocess.run(
+        ["/bin/bash", "-c", text.replace("/opt/evo", env["EVO"])],
         env={**os.environ, **env},
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-    )
-    invocation.update(
-        Status="Failed" if done.returncode else "Success",
-        ResponseCode=done.returncode,
-        StandardOutputContent=done.stdout,
-        StandardErrorContent=done.stderr,
     )
 
 
@@ -246,8 +241,12 @@ def watch(patch: pytest.MonkeyPatch, moto: Moto) -> None:
 
 
 @contextmanager
-def playing_aws(folder: Path) -> Iterator[Moto]:
-    """Play AWS, for this process and those it starts, with an account that was set up."""
+def playing_aws(folder: Path, code: Path | None = None) -> Iterator[Moto]:
+    """Play AWS, for this process and those it starts, with an account that was set up.
+
+    Args:
+        code: what launches put into their bundle; None: something small.
+    """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -271,7 +270,7 @@ def playing_aws(folder: Path) -> Iterator[Moto]:
             patch.setenv(name, value)
         # reading these takes longer than all that is asked
         patch.setattr("botocore.session.create_loader", lambda *_: MODELS)
-        patch.setattr(bundles, "ROOT", _repository(folder / "code"))
+        patch.setattr(bundles, "ROOT", code or _repository(folder / "code"))
         mend(patch, moto.machines, folder)
         watch(patch, moto)
         try:

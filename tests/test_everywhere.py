@@ -27,7 +27,7 @@ def test_a095_several_machines_find_what_one_process_finds(
     assert two_machines.alive() == 2
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a018_workers_find_what_one_process_finds(name: str, count: int) -> None:
     assert found(name, evaluator="redis", num_workers=count) == found_alone(name)

@@ -36,7 +36,7 @@ needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
     reason="Ray is not installed: pip install -r requirements-ray.txt",
 )
-pytestmark = pytest.mark.slow  # a Ray takes seconds to start
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # a Ray takes seconds to start
 NOBODY = "127.0.0.1:1"  # a port where nothing listens
 SECONDS = 60.0  # that a generation may last, on a busy machine
 BROKEN = """

@@ -45,6 +45,7 @@ def test_a008_commands_of_evolution_strategies_work() -> None:
         place.start(*server.split()).says("server ready")
         for command in take("start-workers"):
             place.start(*command.split())
+        assert take("evaluator=ray")  # on a Ray cluster: test_ray has one
         for command in take("experiment.py with"):  # the first of them becomes run 1
             assert "final fitness" in place.run(*command.replace("=12", "=1").split(), *TINY)
         (resume,) = take("experiment.py resume")

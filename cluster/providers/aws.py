@@ -39,6 +39,7 @@ from cluster.providers.clouds import MOST_MACHINES, check_cluster_name, owner_na
 
 LOG = "/opt/evo/log.txt"  # on a machine, as start/common.sh has it
 ANSWER_SECONDS = 60.0  # that a machine has for a command
+MOST_SAID = 20_000  # bytes; of what a command says, AWS hands on the first 24,000 characters
 LOOK_SECONDS = 0.5
 SOON = ("Pending", "InProgress", "Delayed", "Cancelling")
 NOT_THERE = ("InvalidInstanceId", "InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed")
@@ -95,8 +96,10 @@ class AwsProvider:
         found = found_clusters(self._aws, self._mine.owner).get(check_cluster_name(name))
         machine = found and _machine(name, found, node)
         if machine:
+            last = f"test -e {LOG} && tail -n {lines} {LOG} | tail -c {MOST_SAID}"
             try:
-                return self._say(machine["InstanceId"], f"tail -n {lines} {LOG}").rstrip("\n")
+                said = self._say(machine["InstanceId"], last).rstrip("\n")
+                return said if len(said.encode()) < MOST_SAID - 1 else said.partition("\n")[2]
             except ProviderError:
                 pass  # it has not begun, or is just ending
         stored = self._stored_log(name, machine, node)

@@ -17,7 +17,7 @@ from commands import EXPERIMENT, ROOT, Command, run_here, setting, wait_until
 from hosts import Host, network, why_not
 
 pytestmark = [
-    pytest.mark.slow,  # two nodes take seconds to start
+    *(pytest.mark.slow, pytest.mark.alone),  # two nodes take seconds to start
     pytest.mark.skipif(
         importlib.util.find_spec("ray") is None,
         reason="Ray is not installed: pip install -r requirements-ray.txt",
@@ -26,10 +26,11 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("nsenter"), reason="hosts are entered with nsenter"),
 ]
 CONFIG = {
-    **{"seed": 5, "num_generations": 150, "pop_size": 40, "noise_size": 100_000},
+    **{"seed": 5, "num_generations": 200, "pop_size": 40, "noise_size": 100_000},
     **{"eval_episodes": 2, "final_episodes": 3, "min_task_runtime": 0.0},
 }
-PORT = 6379
+PORT, CLIENT_PORT = 6379, 10001
+ATTEMPTS = 3  # on a busy machine, Ray's parts give up waiting for each other
 
 
 class Cluster:
@@ -41,16 +42,23 @@ class Cluster:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
         self.env = {**os.environ, **token, "RAY_USAGE_STATS_ENABLED": "0"}
         self.address = f"{self.hosts[0].address}:{PORT}"
+        self.client = f"ray://{self.hosts[0].address}:{CLIENT_PORT}"
         head = ["--head", f"--port={PORT}", "--include-dashboard=false", "--no-monitor"]
         self.nodes = [self._start_node(0, head)]
         self.nodes.append(self._start_node(1, [f"--address={self.address}"]))
 
-    def _start_node(self, number: int, role: list[str]) -> Command:
+    def _start_node(self, number: int, role: list[str], attempts: int = ATTEMPTS) -> Command:
         host, folder = self.hosts[number], self.folder / f"node-{number}"
         words = ["-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *role]
         words += [f"--node-ip-address={host.address}", f"--temp-dir={folder}"]
         node = self.start(f"ray-{number}", host, *words, "--include-log-monitor=false")
-        node.says("Ray runtime started")
+        try:
+            node.says("Ray runtime started")
+        except AssertionError:
+            if attempts == 1:
+                raise
+            end(node.process)
+            return self._start_node(number, role, attempts - 1)
         return node
 
     def start(self, name: str, host: Host, *words: str) -> Command:
@@ -80,13 +88,23 @@ def end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with contextlib.ExitStack() as opening:
         name = opening.enter_context(
             tempfile.TemporaryDirectory(prefix="evo-n-", dir="/tmp", ignore_cleanup_errors=True)
         )
         yield Cluster(Path(name), opening)
+
+
+def test_a_run_that_is_no_node_of_the_cluster_gets_the_same_bits(cluster: Cluster) -> None:
+    """By Ray's client, from the other host."""
+    short = {**CONFIG, "num_generations": 3}
+    where = {"evaluator": "ray", "ray_address": cluster.client, "num_workers": 1}
+    words = ["with", "sphere", *setting(**where, **short), "-F", str(cluster.folder / "far")]
+    run = cluster.start("far", cluster.hosts[1], str(ROOT / EXPERIMENT), *words)
+    expected = run_here("sphere", evaluator="local", **short).info["theta sha256"]
+    assert f"theta sha256 {expected}" in run.succeed()
 
 
 def test_a_node_that_is_lost_changes_nothing(cluster: Cluster) -> None:
@@ -96,7 +114,7 @@ def test_a_node_that_is_lost_changes_nothing(cluster: Cluster) -> None:
     run = cluster.start("run", cluster.hosts[0], str(ROOT / EXPERIMENT), *words)
     expected = run_here("sphere", evaluator="local", **CONFIG).info["theta sha256"]
     wait_until(lambda: run.err.count("of the Ray cluster is ready") == 2, run)
-    run.says("generation 10/")
+    run.says("generation ")
     cluster.nodes[1].send(signal.SIGKILL)
     assert f"theta sha256 {expected}" in run.succeed()
     assert "is lost: asking again for" in run.err

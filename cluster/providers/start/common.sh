@@ -141,8 +141,9 @@ deadline)
     done
     [ "$self" = "$(cat "$EVO/instance")" ] || exit 0
     exec >>"$LOG" 2>&1
-    while [ "$(date +%s)" -lt "$DEADLINE" ]; do
-        sleep 10
+    # In short steps: the clock of a machine that has just started may still be set right.
+    while left=$((DEADLINE - $(date +%s))) && [ "$left" -gt 0 ]; do
+        sleep "$((left < 10 ? left : 10))"
     done
     say 'the time is over'
     stop_work || true
