@@ -10,7 +10,7 @@ from commands import setting, wait_until
 from fake_cloud import Cloud
 from rights import ACCOUNT
 
-from cluster.providers import aws_launch
+from cluster.providers import clouds
 from cluster.providers.aws_session import Aws
 from cluster.providers.aws_setup import AwsAccount
 
@@ -113,7 +113,7 @@ def test_a126_all_ends_when_the_run_fails(cloud: Cloud, machines: tuple[Booted, 
 
 def test_a126_all_ends_when_its_time_is_over(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if nobody is there, and the run has not even begun."""
-    monkeypatch.setattr(aws_launch, "LEAST_HOURS", 0)
+    monkeypatch.setattr(clouds, "LEAST_HOURS", 0)
     hours = DEADLINE_SECONDS / 3600
     done = launch(*LAUNCH, "--workers_per_machine=1", CONFIG, f"--max-hours={hours}")
     assert done.exit_code == 0, done.output
