@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from commands import Place
 from stores import TestDatabase, end_server
 from stores import connect as connect_store
 
@@ -26,6 +27,7 @@ from store.embedded.start import embedded_url
 
 if TYPE_CHECKING:
     from aws_moto import Moto
+    from fake_cloud import Cloud
 
     from cluster.providers.aws import AwsProvider
 
@@ -202,3 +204,19 @@ def aws(moto: "Moto") -> "Iterator[AwsProvider]":
     for each in made.list():
         made.destroy(each.name)
     assert not any(moto.everything().values())
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Cloud]":
+    """One whose machines run, for the tests in cloud/."""
+    from fake_cloud import booting_cloud
+
+    with booting_cloud(tmp_path_factory.mktemp("cloud")) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """A machine of a user's own."""
+    with Place() as place:
+        yield place
