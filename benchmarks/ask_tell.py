@@ -18,19 +18,19 @@ from typing import Any
 
 import numpy as np
 from common import Row, machine, parser, show, write_json
-from crew import named_config, redis_workers
+from crew import named_config, ray_workers, redis_workers
 
 from evolution.evaluation import Evaluations, Evaluator
 from evolution.loop import evolve
 from evolution.noise import NoiseTable
 from evolution.population import Population
 from evolution.problem import Problem, problem_of
-from evolution.ray_cluster import open_cluster
 from evolution.settings import RunSettings
 from evolution.strategy import Strategy
 from nevergrad_es.experiment import ex, make_strategy
 
 WORKERS = 2
+CREWS = {"redis": redis_workers, "ray": ray_workers}
 
 
 class Timed:
@@ -78,27 +78,11 @@ def main() -> None:
     settings, problem = RunSettings.from_config(config), problem_of(config)
     rows = []
     with settings.noise_table() as noise:
-        for name in ("redis", "ray") if chosen.ray else ("redis",):
-            with evaluator(name, problem, noise, settings.min_task_runtime) as each:
+        for name, workers in CREWS.items() if chosen.ray else [("redis", redis_workers)]:
+            with workers(WORKERS, problem, noise, settings.min_task_runtime) as each:
                 rows.append({"evaluator": name} | measure(config, problem, noise, each))
     show(f"lander, {chosen.tool}, {config['num_generations']} generations", rows)
     write_json(chosen.json, rows)
-
-
-@contextlib.contextmanager
-def evaluator(
-    name: str, problem: Problem, noise: NoiseTable, min_seconds: float
-) -> Iterator[Evaluator]:
-    """With workers that are up, whatever else runs on this machine."""
-    if name == "redis":
-        with redis_workers(WORKERS, problem, noise, min_seconds) as found:
-            yield found
-        return
-    with open_cluster(None, WORKERS):
-        from evolution.ray_evaluator import RayEvaluator
-
-        with RayEvaluator(problem, noise, num_workers=WORKERS, min_seconds=min_seconds) as actors:
-            yield actors
 
 
 def measure(

@@ -11,6 +11,7 @@ from es.experiment import ex as es
 from evolution.evaluation import Evaluator
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
+from evolution.ray_cluster import open_cluster
 from evolution.workplace import open_private_workplace
 
 
@@ -33,3 +34,15 @@ def redis_workers(
         workplace.evaluator(problem, noise, run_id, min_seconds) as evaluator,
     ):
         yield evaluator
+
+
+@contextlib.contextmanager
+def ray_workers(
+    count: int, problem: Problem, noise: NoiseTable, min_seconds: float
+) -> Iterator[Evaluator]:
+    """Actors of a private Ray; needs requirements-ray.txt."""
+    with open_cluster(None, count):
+        from evolution.ray_evaluator import RayEvaluator
+
+        with RayEvaluator(problem, noise, num_workers=count, min_seconds=min_seconds) as actors:
+            yield actors

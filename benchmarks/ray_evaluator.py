@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 
 from common import Rounds, Row, cpu_seconds, machine, parser, show, take_turns, write_json
-from crew import named_config, redis_workers
+from crew import named_config, ray_workers, redis_workers
 
 from es.experiment import make_strategy
 from evolution.evaluation import Evaluator
 from evolution.loop import evolve
 from evolution.noise import NoiseTable
 from evolution.problem import Problem, problem_of
-from evolution.ray_cluster import open_cluster
 from evolution.settings import RunSettings
 
 WORKERS = 2
@@ -55,11 +54,8 @@ def _evaluators(
     stack: contextlib.ExitStack, problem: Problem, noise: NoiseTable, min_seconds: float
 ) -> dict[str, Evaluator]:
     redis = stack.enter_context(redis_workers(WORKERS, problem, noise, min_seconds))
-    stack.enter_context(open_cluster(None, WORKERS))
-    from evolution.ray_evaluator import RayEvaluator
-
-    own = RayEvaluator(problem, noise, num_workers=WORKERS, min_seconds=min_seconds)
-    return {"redis": redis, "ray": stack.enter_context(own)}
+    ray = stack.enter_context(ray_workers(WORKERS, problem, noise, min_seconds))
+    return {"redis": redis, "ray": ray}
 
 
 def _evolution(

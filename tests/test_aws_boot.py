@@ -44,7 +44,7 @@ def test_a126_the_cluster_ends_when_the_run_has_ended(cloud: Cloud) -> None:
 def test_a126_the_cluster_ends_when_its_time_is_over(cloud: Cloud) -> None:
     """The run has left a checkpoint; whoever has launched it may be gone."""
     endless = {**SPHERE, "num_generations": 10_000_000}
-    head = cloud.head(config=("sphere", *setting(**endless)), lasts=5)
+    head = cloud.head(config=("sphere", *setting(**endless)), lasts=20)  # so that it begins
     wait_until(lambda: head.text("ended"), lambda: head.log, 100)
     assert "the time is over" in head.log
     assert "ended with exit code" in head.text("state.txt")

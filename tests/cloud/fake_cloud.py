@@ -112,6 +112,8 @@ class Cloud:
         for name, instance in there.items():
             if name not in self.machines:
                 self._boot(instance)
+            if name not in self.moto.machines and self._may_take_commands(instance):
+                self.moto.machines[name] = self.machines[name].run
         self.network.let_in(self._rules(there))
 
     def _running(self) -> dict[str, Any]:
@@ -155,10 +157,12 @@ class Cloud:
         script = instance.user_data.decode() if instance.user_data else ""
         folder = self._folder / instance.id
         wanted = {"address": address, "script": script, "installed": self._installed}
-        booted = Booted(self.network, folder, instance.id, **wanted)
-        self.machines[instance.id] = booted
-        if (role := self._role(instance)) and allowed(_policies(role), AGENT, "*", {}):
-            self.moto.machines[instance.id] = booted.run
+        self.machines[instance.id] = Booted(self.network, folder, instance.id, **wanted)
+
+    def _may_take_commands(self, instance: Any) -> bool:
+        """Its role may come after its start."""
+        role = self._role(instance)
+        return role is not None and allowed(_policies(role), AGENT, "*", {})
 
     def _switch_off(self, name: str) -> None:
         machine = self.machines.pop(name)
