@@ -25,8 +25,8 @@ from cluster import launch as launch_script
 from cluster import manage as manage_script
 from cluster.providers import CloudPlan
 from cluster.providers.aws import AwsProvider
-from cluster.providers.aws_session import Aws
-from cluster.providers.aws_setup import AwsAccount
+from cluster.providers.aws.session import Aws
+from cluster.providers.aws.setup import AwsAccount
 
 REGION = "eu-west-1"
 BUCKET = f"evo-clusters-123456789012-{REGION}"

@@ -18,8 +18,8 @@ from aws_moto import plan
 from commands import ROOT, Place, wait_until
 
 from cluster.bundle import Bundle, make_bundle
-from cluster.providers.aws_scripts import Start
-from cluster.providers.aws_session import Mine
+from cluster.providers.aws.scripts import Start
+from cluster.providers.aws.session import Mine
 
 PROGRAMS = {
     "aws": """\

@@ -199,7 +199,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Moto]":
 def aws(moto: "Moto") -> "Iterator[AwsProvider]":
     """The provider of the account's owner; at the end nothing of a cluster is left."""
     from cluster.providers.aws import AwsProvider
-    from cluster.providers.aws_session import Aws
+    from cluster.providers.aws.session import Aws
 
     made = AwsProvider("ann", Aws())
     yield made
@@ -223,7 +223,7 @@ def ibm(ibm_cloud: "IbmStub", moto: "Moto") -> "Iterator[IbmProvider]":
     from ibm_account import forget_runs
 
     from cluster.providers.ibm import IbmProvider
-    from cluster.providers.ibm_session import Ibm
+    from cluster.providers.ibm.session import Ibm
 
     made = IbmProvider("ann", Ibm())
     yield made

@@ -7,9 +7,10 @@ import pytest
 from aws_moto import Moto
 from ibm_stub import KEY, IbmStub, playing_ibm
 
-from cluster.providers import ibm, ibm_machines, ibm_session, ibm_setup
-from cluster.providers.ibm_session import Ibm
-from cluster.providers.ibm_setup import IbmAccount
+from cluster.providers import ibm
+from cluster.providers.ibm import machines, session, setup
+from cluster.providers.ibm.session import Ibm
+from cluster.providers.ibm.setup import IbmAccount
 
 REGION, BUCKET = "eu-de", "evo-of-ann"
 
@@ -31,9 +32,9 @@ def playing_ibm_account(moto: Moto) -> Iterator[IbmStub]:
             "EVO_IBM_COS_URL": moto.url,
         }.items():
             patch.setenv(name, value)
-        patch.setattr(ibm_machines, "LOOK_SECONDS", 0.01)
-        patch.setattr(ibm_setup, "STORAGE", "{region}")  # moto knows AWS's classes only
-        patch.setattr(ibm_session, "ATTEMPTS", 1)
+        patch.setattr(machines, "LOOK_SECONDS", 0.01)
+        patch.setattr(setup, "STORAGE", "{region}")  # moto knows AWS's classes only
+        patch.setattr(session, "ATTEMPTS", 1)
         patch.setattr(ibm, "ATTEND_SECONDS", 0.01)
         account = IbmAccount("ann", Ibm())
         account.create_bucket(None)

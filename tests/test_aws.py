@@ -10,11 +10,12 @@ from aws_moto import BUCKET, NOTHING, REGION, Moto, launched, manage, plan
 from botocore.exceptions import ClientError
 from commands import complaint
 
-from cluster.providers import Change, ProviderError, aws_launch
+from cluster.providers import Change, ProviderError
+from cluster.providers.aws import launch
 from cluster.providers.aws import AwsProvider
-from cluster.providers.aws_machines import end_group_at
-from cluster.providers.aws_session import Aws
-from cluster.providers.aws_setup import AwsAccount
+from cluster.providers.aws.machines import end_group_at
+from cluster.providers.aws.session import Aws
+from cluster.providers.aws.setup import AwsAccount
 
 MONGO = "mongodb+srv://ann:secret@db.example.org/sacred"
 
@@ -253,7 +254,7 @@ def test_a125_a_head_that_ends_during_the_launch_leaves_no_workers(
         moto.client("ec2").terminate_instances(InstanceIds=[head["InstanceId"]])
         end_group_at(*asked)
 
-    monkeypatch.setattr(aws_launch, "end_group_at", end_head)
+    monkeypatch.setattr(launch, "end_group_at", end_head)
     with pytest.raises(ProviderError, match="the head is terminated already"):
         launched(aws, "one")
     assert moto.everything() == NOTHING

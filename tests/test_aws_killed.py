@@ -17,8 +17,8 @@ from moto.server import DomainDispatcherApplication
 
 from cluster import launch as launch_script
 from cluster import manage as manage_script
-from cluster.providers.aws_session import Aws
-from cluster.providers.aws_setup import AwsAccount
+from cluster.providers.aws.session import Aws
+from cluster.providers.aws.setup import AwsAccount
 
 pytestmark = pytest.mark.slow
 FORK = multiprocessing.get_context("fork")

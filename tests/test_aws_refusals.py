@@ -12,8 +12,8 @@ from commands import complaint
 
 from cluster.providers import Change, ProviderError
 from cluster.providers.aws import AwsProvider
-from cluster.providers.aws_session import Aws
-from cluster.providers.aws_setup import AwsAccount
+from cluster.providers.aws.session import Aws
+from cluster.providers.aws.setup import AwsAccount
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from aws_moto import plan
 from commands import PATH
 
 from cluster.providers import CloudPlan, ProviderError
-from cluster.providers.aws_policies import role_policy
-from cluster.providers.aws_scripts import MAX_BYTES, Start
-from cluster.providers.aws_session import Mine
+from cluster.providers.aws.policies import role_policy
+from cluster.providers.aws.scripts import MAX_BYTES, Start
+from cluster.providers.aws.session import Mine
 
 ODD = ("sphere", "it's", '"$HOME"', "`id`", "a\n# b", "\\", "ü", "", "; rm -rf *", "$(id)")
 MINE = Mine("ann", "eu-west-1")

@@ -17,9 +17,9 @@ from moto.cloudformation import parsing
 from moto.secretsmanager.models import secretsmanager_backends
 
 from cluster.addresses import PORT
-from cluster.providers.aws_policies import AGENT
-from cluster.providers.aws_scripts import MAX_BYTES
-from cluster.providers.aws_template import TEMPLATE, renewed
+from cluster.providers.aws.policies import AGENT
+from cluster.providers.aws.scripts import MAX_BYTES
+from cluster.providers.aws.template import TEMPLATE, renewed
 
 SPHERE = {"num_generations": 3, "noise_size": 50_000, "seed": 7, "final_episodes": 3}
 
@@ -100,7 +100,7 @@ def test_a129_logs_are_kept_for_a_week() -> None:
 
 
 def test_its_start_scripts_are_those_of_a_launch() -> None:
-    """Else: python cluster/providers/aws_template.py."""
+    """Else: python cluster/providers/aws/template.py."""
     assert renewed(TEMPLATE.read_text()) == TEMPLATE.read_text()
 
 

@@ -20,8 +20,8 @@ from ibm_stub import IbmStub
 from cluster import launch as launch_script
 from cluster.providers import ProviderError
 from cluster.providers.ibm import IbmProvider
-from cluster.providers.ibm_session import Ibm
-from cluster.providers.ibm_setup import IbmAccount
+from cluster.providers.ibm.session import Ibm
+from cluster.providers.ibm.setup import IbmAccount
 
 MONGO = "mongodb+srv://ann:secret@db.example.org/sacred"
 IBM = "--provider=ibm"

@@ -1,4 +1,4 @@
-"""Who has machines to run on; one file for each."""
+"""Who has machines to run on; one module for each."""
 
 import importlib
 from collections.abc import Callable
@@ -182,7 +182,7 @@ def account(name: str, owner: str | None = None) -> Account:
     """
     if name not in CLOUDS:
         raise ProviderError(f"{name} needs no setting up; those that do: {', '.join(CLOUDS)}")
-    made: Account = importlib.import_module(f"cluster.providers.{name}_setup").make(owner)
+    made: Account = importlib.import_module(f"cluster.providers.{name}.setup").make(owner)
     return made
 
 

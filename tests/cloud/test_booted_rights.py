@@ -11,8 +11,8 @@ from fake_cloud import Cloud
 from rights import ACCOUNT
 
 from cluster.providers import clouds
-from cluster.providers.aws_session import Aws
-from cluster.providers.aws_setup import AwsAccount
+from cluster.providers.aws.session import Aws
+from cluster.providers.aws.setup import AwsAccount
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON)]
 ENDLESS = ["sphere", *setting(num_generations=10_000_000, noise_size=50_000, pop_size=4)]

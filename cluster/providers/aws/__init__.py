@@ -1,6 +1,6 @@
 """AWS: a machine for redis and the head, and an Auto Scaling group of machines with workers.
 
-Nothing is kept here: AWS is asked what there is. See `cluster.providers.aws_machines` for the
+Nothing is kept here: AWS is asked what there is. See `cluster.providers.aws.machines` for the
 parts, `start/` for what the machines do.
 """
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from cluster.bundle import make_bundle
 from cluster.providers import Change, CloudPlan, Cluster, Plan, ProviderError, no_cluster
-from cluster.providers.aws_launch import (
+from cluster.providers.aws.launch import (
     Launch,
     check_price,
     create,
     prepare,
 )
-from cluster.providers.aws_machines import (
+from cluster.providers.aws.machines import (
     Found,
     end_cluster,
     found_clusters,
@@ -28,8 +28,8 @@ from cluster.providers.aws_machines import (
     update_group,
     wait_for_end,
 )
-from cluster.providers.aws_network import find_image, machine_type, subnets_with
-from cluster.providers.aws_session import (
+from cluster.providers.aws.network import find_image, machine_type, subnets_with
+from cluster.providers.aws.session import (
     Aws,
     Mine,
     code_of,

@@ -9,8 +9,8 @@ from typing import Any
 from cluster.addresses import PORT
 from cluster.providers import ProviderError
 from cluster.providers.clouds import owner_name
-from cluster.providers.ibm_machines import find_group, find_subnet, found_clusters, group_name
-from cluster.providers.ibm_session import Ibm, store_code, told_in_one_line
+from cluster.providers.ibm.machines import find_group, find_subnet, found_clusters, group_name
+from cluster.providers.ibm.session import Ibm, store_code, told_in_one_line
 from utils.settings import VARIABLES, setting
 
 CODE_DAYS = 30  # after which a bundle that nobody has removed goes

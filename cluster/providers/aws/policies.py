@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cluster.providers.aws_session import Mine
+from cluster.providers.aws.session import Mine
 
 ROLES = ("head", "worker")
 VERSION = "2012-10-17"  # of the language that policies are written in

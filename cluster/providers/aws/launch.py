@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.bundle import Bundle, make_bundle
 from cluster.providers import CloudPlan, ProviderError
-from cluster.providers.aws_machines import (
+from cluster.providers.aws.machines import (
     Found,
     Shape,
     check_running,
@@ -23,11 +23,11 @@ from cluster.providers.aws_machines import (
     update_group,
     wait_for_end,
 )
-from cluster.providers.aws_network import Image, find_image, machine_type, subnets_with, vpc_of
-from cluster.providers.aws_prices import estimate
-from cluster.providers.aws_scripts import Start
-from cluster.providers.aws_session import Aws, Mine, Names, explained
-from cluster.providers.aws_setup import find_group, missing_parts
+from cluster.providers.aws.network import Image, find_image, machine_type, subnets_with, vpc_of
+from cluster.providers.aws.prices import estimate
+from cluster.providers.aws.scripts import Start
+from cluster.providers.aws.session import Aws, Mine, Names, explained
+from cluster.providers.aws.setup import find_group, missing_parts
 from cluster.providers.clouds import check_numbers, store_url
 from cluster.words import fresh_name
 

@@ -1,4 +1,4 @@
-"""Renew the start scripts in cluster/cloudformation.yaml: python cluster/providers/aws_template.py
+"""Renew the start scripts in cluster/cloudformation.yaml: python cluster/providers/aws/template.py
 
 The template must be one file, so that it can be given to AWS's console as it is. It therefore holds
 a copy of what is in `start/`, which this script renews.

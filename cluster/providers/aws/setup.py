@@ -13,9 +13,9 @@ from typing import Any
 
 from cluster.addresses import PORT
 from cluster.providers import ProviderError
-from cluster.providers.aws_network import vpc_of
-from cluster.providers.aws_policies import ROLES, bucket_policy, role_policy, trust
-from cluster.providers.aws_session import (
+from cluster.providers.aws.network import vpc_of
+from cluster.providers.aws.policies import ROLES, bucket_policy, role_policy, trust
+from cluster.providers.aws.session import (
     Aws,
     Mine,
     as_tags,
@@ -153,7 +153,7 @@ class AwsAccount:
 
     @told_in_one_line
     def teardown(self) -> list[str]:
-        from cluster.providers.aws_machines import found_clusters
+        from cluster.providers.aws.machines import found_clusters
 
         if left := found_clusters(self.aws, self.mine.owner):
             raise ProviderError(f"kill these clusters first: {', '.join(sorted(left))}")

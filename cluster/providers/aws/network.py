@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.providers import ProviderError
-from cluster.providers.aws_session import Aws, code_of
+from cluster.providers.aws.session import Aws, code_of
 from utils.names import did_you_mean
 from utils.settings import VARIABLES, setting
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.providers import ProviderError
-from cluster.providers.aws_network import Image
-from cluster.providers.aws_session import Aws, Names, as_tags, code_of, tags_of
+from cluster.providers.aws.network import Image
+from cluster.providers.aws.session import Aws, Names, as_tags, code_of, tags_of
 
 ALIVE = ("pending", "running", "shutting-down", "stopping", "stopped")
 DISK_GIGABYTES = 30  # the libraries take 6

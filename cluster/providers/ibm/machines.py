@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.providers import ProviderError
-from cluster.providers.ibm_session import Ibm
+from cluster.providers.ibm.session import Ibm
 from utils.names import did_you_mean
 from utils.settings import VARIABLES, setting
 

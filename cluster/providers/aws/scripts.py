@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cluster.addresses import PORT
 from cluster.providers import CloudPlan, ProviderError
-from cluster.providers.aws_session import Names
+from cluster.providers.aws.session import Names
 from cluster.providers.scripts import composed
 
 MAX_BYTES = 16_384  # that AWS takes

@@ -13,7 +13,7 @@ from typing import Any
 from cluster.bundle import Bundle, make_bundle
 from cluster.providers import CloudPlan, ProviderError, cannot
 from cluster.providers.clouds import MOST_MACHINES, check_numbers, store_url
-from cluster.providers.ibm_machines import (
+from cluster.providers.ibm.machines import (
     Found,
     Shape,
     address,
@@ -27,9 +27,9 @@ from cluster.providers.ibm_machines import (
     profiles,
     wait,
 )
-from cluster.providers.ibm_scripts import Link, Place, Start
-from cluster.providers.ibm_session import Ibm, explained
-from cluster.providers.ibm_vm import Machines, machines_asked_for
+from cluster.providers.ibm.scripts import Link, Place, Start
+from cluster.providers.ibm.session import Ibm, explained
+from cluster.providers.ibm.vm import Machines, machines_asked_for
 from cluster.words import fresh_name
 from utils.names import did_you_mean
 

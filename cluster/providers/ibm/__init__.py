@@ -14,8 +14,8 @@ from typing import Any
 from cluster.bundle import make_bundle
 from cluster.providers import Change, CloudPlan, Cluster, Plan, ProviderError, cannot, no_cluster
 from cluster.providers.clouds import MOST_MACHINES, check_cluster_name, owner_name
-from cluster.providers.ibm_launch import Launch, create, make_workers, prepare, started
-from cluster.providers.ibm_machines import (
+from cluster.providers.ibm.launch import Launch, create, make_workers, prepare, started
+from cluster.providers.ibm.machines import (
     Found,
     Shape,
     address_of,
@@ -27,8 +27,8 @@ from cluster.providers.ibm_machines import (
     found_clusters,
     wait,
 )
-from cluster.providers.ibm_scripts import Place
-from cluster.providers.ibm_session import Ibm, explained, told_in_one_line
+from cluster.providers.ibm.scripts import Place
+from cluster.providers.ibm.session import Ibm, explained, told_in_one_line
 
 log = logging.getLogger(__name__)
 
