@@ -11,8 +11,7 @@ from botocore.exceptions import ClientError
 from commands import complaint
 
 from cluster.providers import Change, ProviderError
-from cluster.providers.aws import launch
-from cluster.providers.aws import AwsProvider
+from cluster.providers.aws import AwsProvider, launch
 from cluster.providers.aws.machines import end_group_at
 from cluster.providers.aws.session import Aws
 from cluster.providers.aws.setup import AwsAccount
