@@ -31,7 +31,10 @@ def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:
     for name in ("lr", "adam_epsilon", "l2coeff"):
         number(name, config[name])
     above_zero("sigma", config["sigma"])
-    above_zero("lr", config["lr"])
+    for name in ("lr", "lr_decay"):
+        above_zero(name, config[name])
+    if config["lr_decay"] > 1:
+        raise ValueError(f"lr_decay={config['lr_decay']}: must be at most 1")
     for name in ("adam_beta1", "adam_beta2"):
         number(name, config[name])
         if config[name] >= 1:

@@ -31,6 +31,7 @@ def algorithm():  # Salimans et al. 2017
     sigma = 0.02  # standard deviation of the perturbations of theta
     optimizer = "Adam"  # of torch.optim
     lr = 0.005  # its step size
+    lr_decay = 1.0  # factor of it after each generation: 1 keeps it as it is
     l2coeff = 0.005  # its weight decay
     adam_beta1 = 0.9
     adam_beta2 = 0.999
@@ -224,6 +225,7 @@ def make_strategy(
         sigma=config["sigma"],
         optimizer=config["optimizer"],
         lr=config["lr"],
+        lr_decay=config["lr_decay"],
         l2coeff=config["l2coeff"],
         betas=(config["adam_beta1"], config["adam_beta2"]),
         eps=config["adam_epsilon"],

@@ -53,6 +53,7 @@ class OpenAIES:
         pop_size: int,
         sigma: float,
         lr: float,
+        lr_decay: float = 1.0,
         l2coeff: float = 0.005,
         optimizer: str = "Adam",
         betas: tuple[float, float] = (0.9, 0.999),
@@ -64,6 +65,7 @@ class OpenAIES:
             theta: float32[dim].
             pop_size: candidates per generation, both members of each pair counted.
             sigma: standard deviation of the perturbations.
+            lr_decay: factor of ``lr`` after each step.
             l2coeff: weight decay; what the optimizer named does with it.
         Raises:
             ValueError: a setting out of range, or a noise table too small for theta.
@@ -73,10 +75,13 @@ class OpenAIES:
         for name, value in (("sigma", sigma), ("lr", lr)):
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name}={value}: must be a positive number")
+        if not 0 < lr_decay <= 1:
+            raise ValueError(f"lr_decay={lr_decay}: must be above 0, and at most 1")
         if not 0 <= l2coeff < float("inf"):
             raise ValueError(f"l2coeff={l2coeff}: must be zero or a positive number")
         check_room(noise.size, len(theta))
         self._noise, self._pairs, self._sigma = noise, pop_size // 2, sigma
+        self._lr_decay = lr_decay
         self._theta = torch.tensor(theta, dtype=torch.float32)
         # torch.optim takes a second to import what it needs: that goes on while the first
         # generation is evaluated.
@@ -109,6 +114,8 @@ class OpenAIES:
         before = self._theta.clone()
         self._theta.grad = torch.from_numpy(gradient)
         self._optimizer.step()
+        for group in self._optimizer.param_groups:
+            group["lr"] *= self._lr_decay
         step, norm = torch.linalg.norm(self._theta - before), torch.linalg.norm(before)
         return {
             "grad norm": float(np.linalg.norm(gradient)),

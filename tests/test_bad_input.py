@@ -87,6 +87,8 @@ NUMBERS = [
     ("lr=-1", "lr=-1", "0 or more"),
     ("lr=fast", "lr='fast'", "number"),
     ("lr=None", "lr=None", "number"),
+    ("lr_decay=0", "lr_decay=0", "above zero"),
+    ("lr_decay=1.5", "lr_decay=1.5", "at most 1"),
     ("l2coeff=-0.1", "l2coeff=-0.1", "0 or more"),
     ("adam_beta1=1", "adam_beta1=1", "below 1"),
     ("num_generations=0", "num_generations=0", "1 or more"),

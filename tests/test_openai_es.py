@@ -60,10 +60,14 @@ class AdamByHand:
 
 
 class SGDByHand:
-    """One step along the gradient, less the decay."""
+    """Steps along the gradient, less the decay, each ``lr_decay`` times as long as the last."""
+
+    def __init__(self, lr_decay: float = 1.0) -> None:
+        self.lr, self.lr_decay = LR / lr_decay, lr_decay
 
     def step(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-        return theta + LR * (gradient - L2 * theta)
+        self.lr *= self.lr_decay
+        return theta + self.lr * (gradient - L2 * theta)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +76,9 @@ class SGDByHand:
         ({}, AdamByHand()),
         ({"betas": (0.5, 0.9), "eps": 0.1}, AdamByHand((0.5, 0.9), 0.1)),
         ({"optimizer": "SGD"}, SGDByHand()),
+        ({"optimizer": "SGD", "lr_decay": 0.8}, SGDByHand(0.8)),
     ],
-    ids=["Adam", "Adam with other settings", "SGD"],
+    ids=["Adam", "Adam with other settings", "SGD", "SGD with shorter and shorter steps"],
 )
 def test_a010_steps_equal_the_formulas(
     settings: dict, by_hand: AdamByHand | SGDByHand, noise: NoiseTable
@@ -162,12 +167,12 @@ def test_state_and_restore_go_on_as_if_nothing_had_happened(
             strategy.tell(strategy.ask(rng), [evaluated(rng.normal(size=10))])
         return strategy.theta
 
-    original = start(noise, optimizer=optimizer)
+    original = start(noise, optimizer=optimizer, lr_decay=0.9)
     advance(original, 0, 4)
     state = original.state()
     expected = advance(original, 4, 9)
     for _ in range(2):  # neither going on nor a restored run has changed the state
-        other = start(noise, np.zeros(DIM), optimizer=optimizer)
+        other = start(noise, np.zeros(DIM), optimizer=optimizer, lr_decay=0.9)
         other.restore(state)
         assert np.array_equal(advance(other, 4, 9), expected)
 
@@ -206,6 +211,8 @@ def test_ask_draws_from_its_generator_alone(noise: NoiseTable) -> None:
         ({"sigma": 0.0}, "sigma=0.0"),
         ({"sigma": float("nan")}, "sigma=nan"),
         ({"lr": -1.0}, "lr=-1.0"),
+        ({"lr_decay": 1.1}, "lr_decay=1.1"),
+        ({"lr_decay": 0.0}, "lr_decay=0.0"),
         ({"l2coeff": -0.1}, "l2coeff=-0.1"),
         ({"theta": np.zeros(200_001)}, "noise_size=200000 is too small"),
     ],
