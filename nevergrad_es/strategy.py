@@ -12,7 +12,7 @@ from evolution.evaluation import Evaluations
 from evolution.population import Dense, Population
 from nevergrad_es.draws import Draws
 from nevergrad_es.ledger import WORDS, Ledger, replayed
-from nevergrad_es.registry import THREADS, Parameter, ng, registry
+from nevergrad_es.registry import THREADS, Parameter, ng, registry, unbounded_cma
 from nevergrad_es.tools import ToolError
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,10 @@ class NevergradStrategy:
                 budget=self._pop_size * self._generations,
                 num_workers=self._num_workers,
             )
-            self._own_population = _population_of_cma(self._optimizer)
+            cma = unbounded_cma(self._optimizer)
+        # pycma wants 4 + 3 ln(dim) at once, at least. If whole generations do not make that up, it
+        # is told twice between two asks now and then: it refuses, and Nevergrad goes on.
+        self._own_population = cma._popsize if cma else 0
 
     @property
     def theta(self) -> np.ndarray:
@@ -177,17 +180,6 @@ class NevergradStrategy:
                 f"tool={self._tool} asks for other candidates than before, with equal seeds and"
                 " returns: a run of it cannot go on; see list_tools"
             )
-
-
-def _population_of_cma(optimizer: Any) -> int:
-    """Candidates that pycma wants to be told at once; 0 if the optimizer is not that alone.
-
-    It is at least 4 + 3 ln(dim), and if that is not reached by whole generations, pycma is told
-    twice between two asks now and then. It refuses the second, and Nevergrad goes on as if nothing
-    had happened.
-    """
-    chosen = getattr(optimizer, "optim", optimizer)  # of those that choose one
-    return chosen._popsize if type(chosen).__name__ == "_CMA" else 0
 
 
 def _words(rng: np.random.Generator) -> np.ndarray:

@@ -276,3 +276,24 @@ def test_cma_learns_from_all_that_it_is_told(
     for _ in range(12):
         advance(strategy, rng)
     assert told == [True] * (pop_size * 12 // max(pop_size, 12))
+
+
+def test_cma_asks_for_the_same_without_our_shortcut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after pycma has stopped, and a new one has begun."""
+    begun, asked = list[int](), list[list[np.ndarray]]()
+    original = cma.CMAEvolutionStrategy.__init__
+
+    def begin(*arguments: Any, **settings: Any) -> None:
+        begun[-1] += 1
+        original(*arguments, **settings)
+
+    monkeypatch.setattr(cma.CMAEvolutionStrategy, "__init__", begin)
+    for shortcut in (True, False):
+        if not shortcut:
+            monkeypatch.setattr("nevergrad_es.strategy.unbounded_cma", lambda _: None)
+        begun.append(0)
+        strategy = start("CMA", dim=2, pop_size=6, generations=80)
+        rng = np.random.default_rng(8)
+        asked.append([advance(strategy, rng).values for _ in range(80)])
+    np.testing.assert_array_equal(*asked)
+    assert begun[0] == begun[1] > 1
