@@ -187,13 +187,18 @@ class IbmProvider:
 
     @told_in_one_line
     def destroy(self, name: str) -> None:
-        found = self._found(name)
-        for machine in found.machines.values():
-            end_machine(self._ibm, machine)
-        for key in found.objects:
-            self._ibm.store.delete_object(Bucket=self._ibm.bucket, Key=key)
-        there = lambda: found_clusters(self._ibm, self._owner)  # noqa: E731
-        wait(lambda: name not in there(), f"machines of {name} do not go")
+        self._found(name)
+
+        def is_gone() -> bool:
+            """End what there is, also what comes only now, of a launch that was just killed."""
+            found = found_clusters(self._ibm, self._owner).get(name)
+            for machine in found.machines.values() if found else ():
+                end_machine(self._ibm, machine)
+            for key in found.objects if found else ():
+                self._ibm.store.delete_object(Bucket=self._ibm.bucket, Key=key)
+            return found is None
+
+        wait(is_gone, f"machines of {name} do not go")
 
     def _found(self, name: str) -> Found:
         there = found_clusters(self._ibm, self._owner)
