@@ -169,15 +169,15 @@ WRITES_OF_A_LAUNCH = 3
 
 
 def test_a125_a_launch_that_fails_half_way_leaves_nothing(
-    ibm_cloud: IbmStub, ibm: IbmProvider, moto: Moto
+    ibm_cloud: IbmStub, ibm: IbmProvider, moto: Moto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = ibm.check(plan("one", **TYPES))
     for number in range(WRITES_OF_A_LAUNCH):
         ibm_cloud.calls.clear()
-        ibm_cloud.fault = _fails_at(ibm_cloud, number)
-        with pytest.raises(ProviderError, match="no capacity; nothing new of one is left"):
-            ibm.create(checked)
-        ibm_cloud.fault = lambda call: None
+        with monkeypatch.context() as patch:
+            patch.setattr(ibm_cloud, "fault", _fails_at(ibm_cloud, number))
+            with pytest.raises(ProviderError, match="no capacity; nothing new of one is left"):
+                ibm.create(checked)
         assert ibm_cloud.instances == {} and keys(moto) == []
     ibm_cloud.calls.clear()
     ibm.create(checked)
