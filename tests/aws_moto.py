@@ -17,6 +17,7 @@ import moto.ssm.models as ssm_models
 import pytest
 from botocore.loaders import create_loader
 from click.testing import CliRunner, Result
+from moto.moto_api._internal import moto_api_backend
 from moto.server import ThreadedMotoServer
 from moto.ssm.exceptions import SSMException
 
@@ -280,6 +281,7 @@ def playing_aws(folder: Path, code: Path | None = None) -> Iterator[Moto]:
             yield moto
         finally:
             server.stop()
+            moto_api_backend.reset()  # what a test has left is no other file's affair
 
 
 def _repository(folder: Path) -> Path:
