@@ -6,12 +6,14 @@ import re
 from typing import Any
 
 import pytest
-from aws_moto import BUCKET, NOTHING, REGION, Moto, launched, manage, plan
+from aws_moto import BUCKET, NOTHING, REGION, Moto, launch, launched, manage, plan
 from botocore.exceptions import ClientError
 from commands import complaint
 
+from cluster import launch as launch_script
 from cluster.providers import Change, ProviderError
-from cluster.providers.aws import AwsProvider, launch
+from cluster.providers.aws import AwsProvider
+from cluster.providers.aws import launch as launches
 from cluster.providers.aws.machines import end_group_at
 from cluster.providers.aws.session import Aws
 from cluster.providers.aws.setup import AwsAccount
@@ -113,6 +115,29 @@ def test_a122_a_launch_makes_a_head_and_a_group(
     assert (stored["Type"], stored["Value"]) == ("SecureString", MONGO)
     for each in (head, *workers):
         assert MONGO not in moto.start_script(each["InstanceId"])
+
+
+def test_a122_the_address_of_the_users_mongodb_is_told_to_nobody(
+    moto: Moto, aws: AwsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But to the parameter that is secret: no script, template, tag or word of ours has it."""
+    monkeypatch.setenv("MONGO_URL", MONGO)
+    monkeypatch.setattr(launch_script, "check_config", lambda *_: None)  # asks nothing of AWS
+    words = ("--name=one", "--config=sphere", "--committed-only")
+    told = [launch(*words, "--dry-run").output, launch(*words, "-y").output]
+    assert all("results to your MongoDB" in each for each in told)
+    told += [manage("list").output, manage("check").output]
+    ec2, scaling = moto.client("ec2"), moto.client("autoscaling")
+    machines = moto.machines_of(cluster="one")
+    told += [moto.start_script(each["InstanceId"]) for each in machines]
+    template = moto.template("one")
+    told.append(base64.b64decode(template.pop("UserData")).decode())
+    described = [machines, template, ec2.describe_tags()["Tags"], moto.group("one")]
+    described += [scaling.describe_tags()["Tags"], moto.everything()]
+    secret = [{"Key": "Type", "Values": ["SecureString"]}]
+    described.append(moto.client("ssm").describe_parameters(ParameterFilters=secret)["Parameters"])
+    assert len(machines) == 2 and "mongo-url" in str(described[-1])
+    assert "db.example.org" not in "\n".join(told) + str(described)
 
 
 def test_a_launch_ends_by_itself_even_if_nobody_is_there(moto: Moto, aws: AwsProvider) -> None:
@@ -253,7 +278,7 @@ def test_a125_a_head_that_ends_during_the_launch_leaves_no_workers(
         moto.client("ec2").terminate_instances(InstanceIds=[head["InstanceId"]])
         end_group_at(*asked)
 
-    monkeypatch.setattr(launch, "end_group_at", end_head)
+    monkeypatch.setattr(launches, "end_group_at", end_head)
     with pytest.raises(ProviderError, match="the head is terminated already"):
         launched(aws, "one")
     assert moto.everything() == NOTHING

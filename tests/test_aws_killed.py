@@ -65,12 +65,12 @@ def test_a125_whenever_a_set_up_is_killed_teardown_removes_all_there_is(
 
 def _of_zoe(moto: Moto) -> list[str]:
     """What is left of her set-up."""
-    iam, ssm = moto.client("iam"), moto.client("ssm")
+    iam = moto.client("iam")
     groups = moto.client("ec2").describe_security_groups()["SecurityGroups"]
     left = [
         *(each["RoleName"] for each in iam.list_roles()["Roles"]),
         *(e["InstanceProfileName"] for e in iam.list_instance_profiles()["InstanceProfiles"]),
         *(each["GroupName"] for each in groups),
-        *(each["Name"] for each in ssm.describe_parameters()["Parameters"]),
+        *moto.secrets(),
     ]
     return [name for name in left if "zoe" in name]
