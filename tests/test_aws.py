@@ -84,8 +84,14 @@ def test_the_group_lets_in_redis_from_its_own_machines_and_nobody_else(moto: Mot
         "IpRanges": [{"CidrIp": "0.0.0.0/0"}],
     }
     ec2.authorize_security_group_ingress(GroupId=pair["GroupId"], IpPermissions=[world])
-    AwsAccount("ann", Aws()).setup()
-    assert rules() == [rule]
+    account = AwsAccount("ann", Aws())
+    assert account.missing() == ["security group evo-ann has other rules than it needs"]
+    account.setup()
+    assert rules() == [rule] and account.missing() == []
+    ec2.revoke_security_group_ingress(GroupId=pair["GroupId"], IpPermissions=[rule])
+    assert account.missing() == ["security group evo-ann has other rules than it needs"]
+    account.setup()
+    assert len(rules()) == 1 and account.missing() == []
 
 
 def test_a122_a_launch_makes_a_head_and_a_group(
@@ -221,7 +227,7 @@ def test_a122_upload_brings_the_code_to_a_machine(moto: Moto, aws: AwsProvider) 
     moto.machines[machine] = {"EVO": str(evo), "PATH": f"{programs}:/usr/bin:/bin"}
     done = manage("upload", address)
     assert done.exit_code == 0, done.output
-    assert "aws ssm start-session" in done.output
+    assert f"aws ssm start-session --target {machine}\nsudo -i\n" in done.output
     assert (evo / "upload" / "hello.py").read_text() == "hello = 1\n"
     keys = moto.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="code/ann/upload/")
     assert keys["KeyCount"] == 0

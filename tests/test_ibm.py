@@ -82,8 +82,11 @@ def test_the_group_lets_in_redis_from_its_own_machines_and_nobody_else(ibm_cloud
     group["rules"].append({**world, "remote": {"cidr_block": "0.0.0.0/0"}})
     account = IbmAccount("ann", Ibm())
     assert "has other rules than it needs" in account.missing()[0]
+    group["rules"].remove(rule)  # as many as there should be, but not those
+    assert "has other rules than it needs" in account.missing()[0]
     account.setup()
-    assert [rule for rule in group["rules"] if rule["direction"] == "inbound"] == inbound
+    (again,) = [rule for rule in group["rules"] if rule["direction"] == "inbound"]
+    assert {**again, "id": rule["id"]} == rule
     assert account.missing() == []
 
 
@@ -161,6 +164,19 @@ def test_a127_machines_of_the_same_prefix_are_used_again(
     ibm.list()
     assert {each["name"] for each in ibm_cloud.instances.values()} >= {"one-0", "one-1"}
     assert [each.nodes for each in ibm.list()] == [1]
+
+
+def test_a122_upload_gives_a_link_to_the_code(ibm: IbmProvider, moto: Moto, tmp_path: Path) -> None:
+    """To be typed on a machine, for none of them takes commands."""
+    shown = manage("upload", "10.0.0.7", "--dry_run", IBM).output
+    assert f"{BUCKET}/code/ann-upload/bundle.tar.gz" in shown and keys(moto) == []
+    done = manage("upload", "10.0.0.7", IBM)
+    assert done.exit_code == 0, done.output
+    said, unpack, begin = done.output.splitlines()
+    assert said.endswith("on 10.0.0.7, within the hour:") and "es/experiment.py" in begin
+    subprocess.run(["/bin/bash", "-c", unpack], cwd=tmp_path, check=True)
+    assert (tmp_path / "upload" / "hello.py").read_text() == "hello = 1\n"
+    assert ibm.list() == []  # it is no cluster
 
 
 # --- what is ended

@@ -35,7 +35,7 @@ from cluster.providers.aws.session import (
     code_of,
     told_in_one_line,
 )
-from cluster.providers.clouds import MOST_MACHINES, check_cluster_name, owner_name
+from cluster.providers.clouds import MOST_MACHINES, TRY_OUT, check_cluster_name, owner_name
 
 LOG = "/opt/evo/log.txt"  # on a machine, as start/common.sh has it
 ANSWER_SECONDS = 60.0  # that a machine has for a command
@@ -202,8 +202,7 @@ class AwsProvider:
         )
         steps = (
             f"commit {bundle.commit[:10]} is in {UPLOADED} of {found}\n"
-            f"aws ssm start-session --target {found}\ncd {UPLOADED}\nmake install\n"
-            ".venv/bin/python es/experiment.py with lander"
+            f"aws ssm start-session --target {found}\nsudo -i\ncd {UPLOADED}\n{TRY_OUT}"
         )
         if dry_run:
             return f"{len(bundle.data):,} bytes to {place}; then on {found}:\n{command}\n{steps}"
