@@ -12,9 +12,9 @@ from commands import complaint
 
 from cluster import launch as launch_script
 from cluster.providers import Change, ProviderError
-from cluster.providers.aws import AwsProvider
+from cluster.providers.aws import AwsProvider, machines
 from cluster.providers.aws import launch as launches
-from cluster.providers.aws.machines import end_group_at
+from cluster.providers.aws.machines import Found, end_group_at, found_clusters
 from cluster.providers.aws.session import Aws
 from cluster.providers.aws.setup import AwsAccount
 
@@ -134,15 +134,15 @@ def test_a122_the_address_of_the_users_mongodb_is_told_to_nobody(
     assert all("results to your MongoDB" in each for each in told)
     told += [manage("list").output, manage("check").output]
     ec2, scaling = moto.client("ec2"), moto.client("autoscaling")
-    machines = moto.machines_of(cluster="one")
-    told += [moto.start_script(each["InstanceId"]) for each in machines]
+    there = moto.machines_of(cluster="one")
+    told += [moto.start_script(each["InstanceId"]) for each in there]
     template = moto.template("one")
     told.append(base64.b64decode(template.pop("UserData")).decode())
-    described = [machines, template, ec2.describe_tags()["Tags"], moto.group("one")]
+    described = [there, template, ec2.describe_tags()["Tags"], moto.group("one")]
     described += [scaling.describe_tags()["Tags"], moto.everything()]
     secret = [{"Key": "Type", "Values": ["SecureString"]}]
     described.append(moto.client("ssm").describe_parameters(ParameterFilters=secret)["Parameters"])
-    assert len(machines) == 2 and "mongo-url" in str(described[-1])
+    assert len(there) == 2 and "mongo-url" in str(described[-1])
     assert "db.example.org" not in "\n".join(told) + str(described)
 
 
@@ -274,6 +274,37 @@ def test_a125_a_launch_that_fails_half_way_leaves_nothing(
     with moto.fault(4, "before", KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
         aws.create(checked)
     assert moto.everything() == NOTHING
+
+
+def test_a125_what_aws_does_not_yet_know_is_rolled_back_too(
+    moto: Moto, aws: AwsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS may need a moment until it finds again what it has just made."""
+
+    def found(*asked: Any) -> dict[str, Found]:
+        there = found_clusters(*asked)
+        for each in there.values():
+            each.machines.clear()
+        return {name: each for name, each in there.items() if each != Found()}
+
+    checked = aws.check(plan("one"))
+    monkeypatch.setattr(launches, "found_clusters", found)
+    monkeypatch.setattr(machines, "LOOK_SECONDS", 0)
+    refused = ClientError({"Error": {"Code": "Boom", "Message": "no capacity"}}, "X")
+    with moto.fault(2, "before", refused), pytest.raises(ProviderError, match="no capacity"):
+        aws.create(checked)
+    assert moto.everything() == NOTHING
+
+
+def test_a_profile_that_is_new_is_waited_for(
+    moto: Moto, aws: AwsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "LOOK_SECONDS", 0)
+    said = {"Code": "InvalidParameterValue", "Message": "Invalid IAM Instance Profile name"}
+    checked, unknown = aws.check(plan("one")), ClientError({"Error": said}, "RunInstances")
+    with moto.fault(1, "before", unknown):
+        aws.create(checked)
+    assert moto.writes[1:3] == ["RunInstances", "RunInstances"]
 
 
 def test_a125_a_head_that_ends_during_the_launch_leaves_no_workers(

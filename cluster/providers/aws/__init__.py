@@ -26,7 +26,6 @@ from cluster.providers.aws.machines import (
     policy,
     retyped,
     update_group,
-    wait_for_end,
 )
 from cluster.providers.aws.network import find_image, machine_type, subnets_with
 from cluster.providers.aws.session import (
@@ -236,9 +235,13 @@ class AwsProvider:
 
     @told_in_one_line
     def destroy(self, name: str) -> None:
+        self._found(name)
         bucket = self._aws.bucket()
-        end_cluster(self._aws, self._found(name), bucket)
-        wait_for_end(lambda: found_clusters(self._aws, self._mine.owner, bucket).get(name))
+
+        def look() -> Found | None:
+            return found_clusters(self._aws, self._mine.owner, bucket).get(name)
+
+        end_cluster(self._aws, look, bucket)
 
     # --- finding
 
