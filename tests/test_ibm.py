@@ -166,11 +166,16 @@ def test_a127_machines_of_the_same_prefix_are_used_again(
     assert [each.nodes for each in ibm.list()] == [1]
 
 
-def test_a122_upload_gives_a_link_to_the_code(ibm: IbmProvider, moto: Moto, tmp_path: Path) -> None:
+def test_a122_upload_gives_a_link_to_the_code(
+    ibm: IbmProvider, moto: Moto, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """To be typed on a machine, for none of them takes commands."""
     shown = manage("upload", "10.0.0.7", "--dry_run", IBM).output
     assert f"{BUCKET}/code/ann-upload/bundle.tar.gz" in shown and keys(moto) == []
     done = manage("upload", "10.0.0.7", IBM)
+    request.addfinalizer(
+        lambda: moto.client("s3").delete_object(Bucket=BUCKET, Key="code/ann-upload/bundle.tar.gz")
+    )
     assert done.exit_code == 0, done.output
     said, unpack, begin = done.output.splitlines()
     assert said.endswith("on 10.0.0.7, within the hour:") and "es/experiment.py" in begin
