@@ -18,6 +18,7 @@ from cluster.providers import (
     Provider,
     ProviderError,
     account,
+    no_cluster,
     provider,
 )
 from store.command_line import in_one_line
@@ -176,7 +177,7 @@ def size(chosen: Provider, cluster: str, size: int | None) -> None:
         return
     found = {each.name: each for each in chosen.list()}
     if cluster not in found:
-        raise ProviderError(f"no cluster {cluster!r}; there are: {', '.join(found) or 'none'}")
+        raise no_cluster(cluster, [*found])
     click.echo(f"{found[cluster].nodes} machines of workers; {found[cluster].detail}")
 
 

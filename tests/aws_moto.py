@@ -17,6 +17,7 @@ import moto.ssm.models as ssm_models
 import pytest
 from botocore.loaders import create_loader
 from click.testing import CliRunner, Result
+from moto.moto_api._internal import moto_api_backend
 from moto.server import ThreadedMotoServer
 from moto.ssm.exceptions import SSMException
 
@@ -119,18 +120,24 @@ class Moto:
         (found,) = answer["LaunchTemplateVersions"]
         return dict(found["LaunchTemplateData"])
 
+    def secrets(self) -> list[str]:
+        """The parameters that are secret; AWS has so many others that the first page is theirs."""
+        pages = self.client("ssm").get_paginator("describe_parameters")
+        wanted = [{"Key": "Type", "Values": ["SecureString"]}]
+        found = [page["Parameters"] for page in pages.paginate(ParameterFilters=wanted)]
+        return [each["Name"] for page in found for each in page]
+
     def everything(self) -> dict[str, list[str]]:
         """All that could cost money or hold a secret, whatever its tags and names."""
         ec2, scaling = self.client("ec2"), self.client("autoscaling")
         groups = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
         templates = ec2.describe_launch_templates()["LaunchTemplates"]
-        described = self.client("ssm").describe_parameters()["Parameters"]
         contents = self.client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", [])
         return {
             "machines": [each["InstanceId"] for each in self.machines_of()],
             "groups": [each["AutoScalingGroupName"] for each in groups],
             "templates": [each["LaunchTemplateName"] for each in templates],
-            "parameters": [each["Name"] for each in described if "clusters" in each["Name"]],
+            "parameters": [name for name in self.secrets() if "clusters" in name],
             "bundles": [each["Key"] for each in contents if each["Key"].startswith("code/")],
         }
 
@@ -280,6 +287,7 @@ def playing_aws(folder: Path, code: Path | None = None) -> Iterator[Moto]:
             yield moto
         finally:
             server.stop()
+            moto_api_backend.reset()  # what a test has left is no other file's affair
 
 
 def _repository(folder: Path) -> Path:

@@ -111,6 +111,8 @@ class IbmStub:
 
     def _instances(self, asked: dict[str, str], body: Any) -> Any:
         if body is None:
+            if "start" not in asked:  # none goes between two pages
+                self.instances = {k: e for k, e in self.instances.items() if "_gone" not in e}
             wanted = asked.get("vpc.id")
             found = [e for e in self.instances.values() if wanted in (None, e["vpc"]["id"])]
             return self._paged("instances", [self._seen(each) for each in found], asked)
@@ -165,11 +167,11 @@ class IbmStub:
         if instance["status"] == "running":
             instance["primary_network_interface"]["primary_ip"]["address"] = "127.0.0.1"
         if shown["status"] == "deleting":
-            del self.instances[instance["id"]]
+            instance["_gone"] = True
         return dict(shown)
 
     def _known(self, number: str) -> dict[str, Any]:
-        if number not in self.instances:
+        if "_gone" in self.instances.get(number, {"_gone": True}):
             raise RefusedError(404, "not_found", "Instance not found")
         return self.instances[number]
 

@@ -6,13 +6,15 @@ import re
 from typing import Any
 
 import pytest
-from aws_moto import BUCKET, NOTHING, REGION, Moto, launched, manage, plan
+from aws_moto import BUCKET, NOTHING, REGION, Moto, launch, launched, manage, plan
 from botocore.exceptions import ClientError
 from commands import complaint
 
+from cluster import launch as launch_script
 from cluster.providers import Change, ProviderError
-from cluster.providers.aws import AwsProvider, launch
-from cluster.providers.aws.machines import end_group_at
+from cluster.providers.aws import AwsProvider, machines
+from cluster.providers.aws import launch as launches
+from cluster.providers.aws.machines import Found, end_group_at, found_clusters
 from cluster.providers.aws.session import Aws
 from cluster.providers.aws.setup import AwsAccount
 
@@ -82,8 +84,14 @@ def test_the_group_lets_in_redis_from_its_own_machines_and_nobody_else(moto: Mot
         "IpRanges": [{"CidrIp": "0.0.0.0/0"}],
     }
     ec2.authorize_security_group_ingress(GroupId=pair["GroupId"], IpPermissions=[world])
-    AwsAccount("ann", Aws()).setup()
-    assert rules() == [rule]
+    account = AwsAccount("ann", Aws())
+    assert account.missing() == ["security group evo-ann has other rules than it needs"]
+    account.setup()
+    assert rules() == [rule] and account.missing() == []
+    ec2.revoke_security_group_ingress(GroupId=pair["GroupId"], IpPermissions=[rule])
+    assert account.missing() == ["security group evo-ann has other rules than it needs"]
+    account.setup()
+    assert len(rules()) == 1 and account.missing() == []
 
 
 def test_a122_a_launch_makes_a_head_and_a_group(
@@ -113,6 +121,29 @@ def test_a122_a_launch_makes_a_head_and_a_group(
     assert (stored["Type"], stored["Value"]) == ("SecureString", MONGO)
     for each in (head, *workers):
         assert MONGO not in moto.start_script(each["InstanceId"])
+
+
+def test_a122_the_address_of_the_users_mongodb_is_told_to_nobody(
+    moto: Moto, aws: AwsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But to the parameter that is secret: no script, template, tag or word of ours has it."""
+    monkeypatch.setenv("MONGO_URL", MONGO)
+    monkeypatch.setattr(launch_script, "check_config", lambda *_: None)  # asks nothing of AWS
+    words = ("--name=one", "--config=sphere", "--committed-only")
+    told = [launch(*words, "--dry-run").output, launch(*words, "-y").output]
+    assert all("results to your MongoDB" in each for each in told)
+    told += [manage("list").output, manage("check").output]
+    ec2, scaling = moto.client("ec2"), moto.client("autoscaling")
+    there = moto.machines_of(cluster="one")
+    told += [moto.start_script(each["InstanceId"]) for each in there]
+    template = moto.template("one")
+    told.append(base64.b64decode(template.pop("UserData")).decode())
+    described = [there, template, ec2.describe_tags()["Tags"], moto.group("one")]
+    described += [scaling.describe_tags()["Tags"], moto.everything()]
+    secret = [{"Key": "Type", "Values": ["SecureString"]}]
+    described.append(moto.client("ssm").describe_parameters(ParameterFilters=secret)["Parameters"])
+    assert len(there) == 2 and "mongo-url" in str(described[-1])
+    assert "db.example.org" not in "\n".join(told) + str(described)
 
 
 def test_a_launch_ends_by_itself_even_if_nobody_is_there(moto: Moto, aws: AwsProvider) -> None:
@@ -196,7 +227,7 @@ def test_a122_upload_brings_the_code_to_a_machine(moto: Moto, aws: AwsProvider) 
     moto.machines[machine] = {"EVO": str(evo), "PATH": f"{programs}:/usr/bin:/bin"}
     done = manage("upload", address)
     assert done.exit_code == 0, done.output
-    assert "aws ssm start-session" in done.output
+    assert f"aws ssm start-session --target {machine}\nsudo -i\n" in done.output
     assert (evo / "upload" / "hello.py").read_text() == "hello = 1\n"
     keys = moto.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="code/ann/upload/")
     assert keys["KeyCount"] == 0
@@ -245,6 +276,37 @@ def test_a125_a_launch_that_fails_half_way_leaves_nothing(
     assert moto.everything() == NOTHING
 
 
+def test_a125_what_aws_does_not_yet_know_is_rolled_back_too(
+    moto: Moto, aws: AwsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS may need a moment until it finds again what it has just made."""
+
+    def found(*asked: Any) -> dict[str, Found]:
+        there = found_clusters(*asked)
+        for each in there.values():
+            each.machines.clear()
+        return {name: each for name, each in there.items() if each != Found()}
+
+    checked = aws.check(plan("one"))
+    monkeypatch.setattr(launches, "found_clusters", found)
+    monkeypatch.setattr(machines, "LOOK_SECONDS", 0)
+    refused = ClientError({"Error": {"Code": "Boom", "Message": "no capacity"}}, "X")
+    with moto.fault(2, "before", refused), pytest.raises(ProviderError, match="no capacity"):
+        aws.create(checked)
+    assert moto.everything() == NOTHING
+
+
+def test_a_profile_that_is_new_is_waited_for(
+    moto: Moto, aws: AwsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "LOOK_SECONDS", 0)
+    said = {"Code": "InvalidParameterValue", "Message": "Invalid IAM Instance Profile name"}
+    checked, unknown = aws.check(plan("one")), ClientError({"Error": said}, "RunInstances")
+    with moto.fault(1, "before", unknown):
+        aws.create(checked)
+    assert moto.writes[1:3] == ["RunInstances", "RunInstances"]
+
+
 def test_a125_a_head_that_ends_during_the_launch_leaves_no_workers(
     moto: Moto, aws: AwsProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +315,7 @@ def test_a125_a_head_that_ends_during_the_launch_leaves_no_workers(
         moto.client("ec2").terminate_instances(InstanceIds=[head["InstanceId"]])
         end_group_at(*asked)
 
-    monkeypatch.setattr(launch, "end_group_at", end_head)
+    monkeypatch.setattr(launches, "end_group_at", end_head)
     with pytest.raises(ProviderError, match="the head is terminated already"):
         launched(aws, "one")
     assert moto.everything() == NOTHING

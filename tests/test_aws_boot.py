@@ -1,10 +1,14 @@
 """Start scripts, run for real: machines are folders here, AWS's programs a few lines of bash."""
 
+import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from booted import Cloud
 from commands import HAS_PROC, ROOT, run_here, setting, wait_until
+from stores import embedded_url, served
 
 pytestmark = [
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git checkout"),
@@ -38,6 +42,48 @@ def test_a126_the_cluster_ends_when_the_run_has_ended(cloud: Cloud) -> None:
     assert (head.evo / "redis-password").stat().st_mode & 0o777 == 0o600
     assert "a password" not in head.log + worker.log + "".join(cloud.processes().values())
     assert "autoscaling" not in worker.text("calls") and worker.text("ended") == ""
+
+
+@pytest.mark.slow
+def test_a122_results_go_to_the_users_mongodb_whose_address_stays_secret(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    """The head's process is given it; no script, log, file or process line has it."""
+    with served(tmp_path / "store.sqlite") as store:
+        url = embedded_url(tmp_path / "store.sqlite")
+        password = url.partition("@")[0].rpartition(":")[2]
+        (cloud.secrets / "mongo-url").write_text(f"{url}\n")
+        cloud.start_of = replace(cloud.start_of, store_url=cloud.start_of.names.store_url)
+        head = cloud.head(config=("sphere", *setting(**SPHERE)))
+        wait_until(lambda: f"MONGO_URL={url}" in environment(head.text("experiment.pid")), head)
+        worker, lines = cloud.worker(), set[str]()
+        wait_until(lambda: "2 workers for" in worker.log, lambda: worker.log)
+        of_worker = [pid for pid, line in cloud.processes().items() if "es/worker.py" in line]
+        assert of_worker and not any(password in environment(str(pid)) for pid in of_worker)
+
+        def has_ended() -> str:
+            lines.update(cloud.processes().values())
+            return head.text("ended")
+
+        wait_until(has_ended, lambda: head.log + worker.log, 100)
+        (run,) = store["sacred"]["runs"].find()
+        assert run["status"] == "COMPLETED"
+    assert any("es/experiment.py with sphere" in line for line in lines)
+    assert not any(password in line for line in lines)
+    files = [path for path in cloud.folder.rglob("*") if path.is_file()]
+    assert [path for path in files if password.encode() in path.read_bytes()] == [
+        cloud.secrets / "mongo-url"
+    ]
+    assert "ssm delete-parameter --name /evo/ann/clusters/one/mongo-url" in head.text("calls")
+    assert (cloud.bucket / "runs" / "ann" / "one" / "state.txt").read_text() == "done\n"
+    assert not (cloud.bucket / "runs" / "ann" / "one" / "runs").exists()
+
+
+def environment(pid: str) -> str:
+    """What a process was started with, "" if there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path(f"/proc/{int(pid)}/environ").read_text().replace("\0", "\n")
+    return ""
 
 
 @pytest.mark.slow

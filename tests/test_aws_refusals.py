@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aws_moto import REGION, Moto, launch, launched, manage, plan
 from botocore.exceptions import ClientError
+from botocore.stub import Stubber
 from click.testing import Result
 from commands import complaint
 
@@ -143,6 +144,19 @@ def test_a_bad_command_is_one_line(moto: Moto, words: list[str], said: str) -> N
     done = script(*(words[1:] if words[0] == "launch" else words))
     assert done.exit_code == 1 and said in complaint(done.stderr)
     assert moto.writes == []
+
+
+def test_quotas_that_are_small_are_told(moto: Moto) -> None:
+    """moto knows none, so the answers are played."""
+    account = AwsAccount("ann", Aws())
+    with Stubber(account.aws.service_quotas) as quotas:
+        for code, cores in (("L-1216C47A", 5.0), ("L-34B43A08", 64.0)):
+            asked = {"ServiceCode": "ec2", "QuotaCode": code}
+            quotas.add_response("get_service_quota", {"Quota": {"Value": cores}}, asked)
+        told = [line for line in account.remarks() if "quota" in line]
+    assert told == ["quota: 5 cores on demand; ask for more (Service Quotas, L-1216C47A)"]
+    told = [line for line in account.remarks() if "quota" in line]
+    assert len(told) == 2 and all("is not known: AWS refuses GetServiceQuota" in t for t in told)
 
 
 def test_a_dirty_tree_is_told_and_can_be_gone_on_with(moto: Moto, aws: AwsProvider) -> None:

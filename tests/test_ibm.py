@@ -82,8 +82,11 @@ def test_the_group_lets_in_redis_from_its_own_machines_and_nobody_else(ibm_cloud
     group["rules"].append({**world, "remote": {"cidr_block": "0.0.0.0/0"}})
     account = IbmAccount("ann", Ibm())
     assert "has other rules than it needs" in account.missing()[0]
+    group["rules"].remove(rule)  # as many as there should be, but not those
+    assert "has other rules than it needs" in account.missing()[0]
     account.setup()
-    assert [rule for rule in group["rules"] if rule["direction"] == "inbound"] == inbound
+    (again,) = [rule for rule in group["rules"] if rule["direction"] == "inbound"]
+    assert {**again, "id": rule["id"]} == rule
     assert account.missing() == []
 
 
@@ -163,21 +166,39 @@ def test_a127_machines_of_the_same_prefix_are_used_again(
     assert [each.nodes for each in ibm.list()] == [1]
 
 
+def test_a122_upload_gives_a_link_to_the_code(
+    ibm: IbmProvider, moto: Moto, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """To be typed on a machine, for none of them takes commands."""
+    shown = manage("upload", "10.0.0.7", "--dry_run", IBM).output
+    assert f"{BUCKET}/code/ann-upload/bundle.tar.gz" in shown and keys(moto) == []
+    done = manage("upload", "10.0.0.7", IBM)
+    request.addfinalizer(
+        lambda: moto.client("s3").delete_object(Bucket=BUCKET, Key="code/ann-upload/bundle.tar.gz")
+    )
+    assert done.exit_code == 0, done.output
+    said, unpack, begin = done.output.splitlines()
+    assert said.endswith("on 10.0.0.7, within the hour:") and "es/experiment.py" in begin
+    subprocess.run(["/bin/bash", "-c", unpack], cwd=tmp_path, check=True)
+    assert (tmp_path / "upload" / "hello.py").read_text() == "hello = 1\n"
+    assert ibm.list() == []  # it is no cluster
+
+
 # --- what is ended
 
 WRITES_OF_A_LAUNCH = 3
 
 
 def test_a125_a_launch_that_fails_half_way_leaves_nothing(
-    ibm_cloud: IbmStub, ibm: IbmProvider, moto: Moto
+    ibm_cloud: IbmStub, ibm: IbmProvider, moto: Moto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = ibm.check(plan("one", **TYPES))
     for number in range(WRITES_OF_A_LAUNCH):
         ibm_cloud.calls.clear()
-        ibm_cloud.fault = _fails_at(ibm_cloud, number)
-        with pytest.raises(ProviderError, match="no capacity; nothing new of one is left"):
-            ibm.create(checked)
-        ibm_cloud.fault = lambda call: None
+        with monkeypatch.context() as patch:
+            patch.setattr(ibm_cloud, "fault", _fails_at(ibm_cloud, number))
+            with pytest.raises(ProviderError, match="no capacity; nothing new of one is left"):
+                ibm.create(checked)
         assert ibm_cloud.instances == {} and keys(moto) == []
     ibm_cloud.calls.clear()
     ibm.create(checked)

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 from aws_moto import Moto, launch, manage, plan
+from botocore.exceptions import ClientError
 from commands import complaint
 from ibm_account import keys
 from ibm_stub import IbmStub
 
 from cluster.providers import ProviderError
 from cluster.providers.ibm import IbmProvider
+from cluster.providers.ibm.session import Ibm
 
 IBM = "--provider=ibm"
 
@@ -72,6 +74,23 @@ def test_settings_that_are_no_good_are_told_in_one_line(
     done = launch("--config=sphere", IBM)
     assert done.exit_code == 1 and said in complaint(done.stderr)
     assert ibm_cloud.calls == []
+
+
+def test_a_bucket_of_somebody_else_is_told(
+    ibm_cloud: IbmStub, moto: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = ClientError({"Error": {"Code": "BucketAlreadyExists"}}, "CreateBucket")
+    closed = ClientError({"Error": {"Code": "403"}}, "HeadBucket")
+    monkeypatch.setattr(Ibm, "store", Ibm().store)
+    events = Ibm.store.meta.events
+    events.register("before-call.s3.CreateBucket", lambda **_: _raise(taken))
+    events.register("before-call.s3.HeadBucket", lambda **_: _raise(closed))
+    done = manage("create-bucket", "--name=evo-other", IBM)
+    assert complaint(done.stderr).endswith("bucket evo-other is somebody else's: choose another")
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def test_a_subnet_without_a_way_out_is_told(

@@ -9,6 +9,8 @@ from cluster.providers import CloudPlan, ProviderError
 from utils.settings import VARIABLES, setting
 
 MOST_MACHINES = 1000
+# What to do in a folder on a machine that is ours: it has all that the code needs.
+TRY_OUT = "PYTHONPATH=$PWD /opt/evo/venv/bin/python es/experiment.py with lander"
 LEAST_HOURS = 0.1  # machines need minutes to start
 OWNER = re.compile(r"[a-z][a-z0-9]{0,19}")  # no dashes: evo-ann-x is cluster x of ann, and no other
 CLUSTER = re.compile(r"[a-z][a-z0-9-]{0,29}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_moto import BUCKET, REGION, Moto, playing_aws
+from aws_moto import REGION, Moto, playing_aws
 from booting import Booted
 from commands import ROOT, wait_until
 from metadata import Facts, metadata_service
@@ -265,7 +265,6 @@ def _being_admin() -> Iterator[None]:
         patch.setenv("AWS_ACCESS_KEY_ID", key.access_key_id)
         patch.setenv("AWS_SECRET_ACCESS_KEY", key.secret_access_key)
         yield
-    iam.users.pop(name)
 
 
 @contextmanager
@@ -273,17 +272,12 @@ def _serving(*servers: Any) -> Iterator[None]:
     threads = [threading.Thread(target=each.serve_forever, daemon=True) for each in servers]
     for thread in threads:
         thread.start()
-    yield
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def _forget_logs(moto: Moto) -> None:
-    """Logs outlive their clusters, but not their cloud."""
-    s3 = moto.client("s3")
-    for each in s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
-        s3.delete_object(Bucket=BUCKET, Key=each["Key"])
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
 
 
 @contextmanager
@@ -309,4 +303,3 @@ def booting_cloud(folder: Path) -> Iterator[Cloud]:
                 yield cloud
             finally:
                 cloud.end()
-                _forget_logs(moto)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from aws_moto import BUCKET, REGION, launch, manage
+from aws_moto import BUCKET, NOTHING, REGION, launch, manage
 from booting import Booted
 from clusters import LAUNCH, REASON, head_of, is_gone, workers_of
 from commands import setting, wait_until
@@ -29,6 +29,15 @@ def machines(cloud: Cloud) -> Iterator[tuple[Booted, Booted]]:
     head, (worker,) = head_of(cloud), workers_of(cloud)
     wait_until(lambda: "generation 1/" in head.log(), cloud)
     yield head, worker
+
+
+@pytest.fixture
+def ends(cloud: Cloud) -> Iterator[None]:
+    """At the end nothing of a cluster is left, also when the test fails."""
+    yield
+    if cloud.moto.everything() != NOTHING:
+        manage("kill", "one", "-y")
+        is_gone(cloud)
 
 
 @pytest.fixture
@@ -92,7 +101,15 @@ def test_redis_is_reached_by_machines_of_the_group_and_with_the_password_only(
     head, worker = machines
     ec2 = cloud.moto.client("ec2")
     found = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)["Instances"][0]
-    stranger = cloud.machine(found["InstanceId"])
+    try:
+        _knocks(cloud.machine(found["InstanceId"]), head, worker)
+    finally:
+        ec2.terminate_instances(InstanceIds=[found["InstanceId"]])
+    assert manage("exec", "one", "id", "-un").output == "root\n"
+
+
+def _knocks(stranger: Booted, head: Booted, worker: Booted) -> None:
+    """Try doors that are shut, from outside of the group and from inside."""
     ask = f"exec 3<>/dev/tcp/{head.address}/6379; printf 'PING\\r\\n' >&3; head -n 1 <&3"
     assert stranger.run(f'timeout 1 bash -c "{ask}"').returncode == 124
     assert "-NOAUTH Authentication required" in worker.run(ask).stdout
@@ -100,10 +117,9 @@ def test_redis_is_reached_by_machines_of_the_group_and_with_the_password_only(
         # where nobody listens: 1 is "connection refused", 124 that no answer came
         knock = f"timeout 1 bash -c ': </dev/tcp/{worker.address}/{port}'"
         assert machine.run(knock).returncode == code, (machine.name, port)
-    assert manage("exec", "one", "id", "-un").output == "root\n"
-    ec2.terminate_instances(InstanceIds=[stranger.name])
 
 
+@pytest.mark.usefixtures("ends")
 def test_a126_all_ends_when_the_run_fails(cloud: Cloud, machines: tuple[Booted, Booted]) -> None:
     head, _ = machines
     head.run("kill -9 $(cat /opt/evo/experiment.pid)")
@@ -111,6 +127,7 @@ def test_a126_all_ends_when_the_run_fails(cloud: Cloud, machines: tuple[Booted, 
     assert " ended with exit code 137\n" in manage("tail", "one", "-n", "50").output
 
 
+@pytest.mark.usefixtures("ends")
 def test_a126_all_ends_when_its_time_is_over(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if nobody is there, and the run has not even begun."""
     monkeypatch.setattr(clouds, "LEAST_HOURS", 0)

@@ -26,7 +26,6 @@ from cluster.providers.aws.machines import (
     policy,
     retyped,
     update_group,
-    wait_for_end,
 )
 from cluster.providers.aws.network import find_image, machine_type, subnets_with
 from cluster.providers.aws.session import (
@@ -35,7 +34,7 @@ from cluster.providers.aws.session import (
     code_of,
     told_in_one_line,
 )
-from cluster.providers.clouds import MOST_MACHINES, check_cluster_name, owner_name
+from cluster.providers.clouds import MOST_MACHINES, TRY_OUT, check_cluster_name, owner_name
 
 LOG = "/opt/evo/log.txt"  # on a machine, as start/common.sh has it
 ANSWER_SECONDS = 60.0  # that a machine has for a command
@@ -202,8 +201,7 @@ class AwsProvider:
         )
         steps = (
             f"commit {bundle.commit[:10]} is in {UPLOADED} of {found}\n"
-            f"aws ssm start-session --target {found}\ncd {UPLOADED}\nmake install\n"
-            ".venv/bin/python es/experiment.py with lander"
+            f"aws ssm start-session --target {found}\nsudo -i\ncd {UPLOADED}\n{TRY_OUT}"
         )
         if dry_run:
             return f"{len(bundle.data):,} bytes to {place}; then on {found}:\n{command}\n{steps}"
@@ -237,9 +235,13 @@ class AwsProvider:
 
     @told_in_one_line
     def destroy(self, name: str) -> None:
+        self._found(name)
         bucket = self._aws.bucket()
-        end_cluster(self._aws, self._found(name), bucket)
-        wait_for_end(lambda: found_clusters(self._aws, self._mine.owner, bucket).get(name))
+
+        def look() -> Found | None:
+            return found_clusters(self._aws, self._mine.owner, bucket).get(name)
+
+        end_cluster(self._aws, look, bucket)
 
     # --- finding
 

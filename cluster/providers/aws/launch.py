@@ -15,13 +15,13 @@ from cluster.providers.aws.machines import (
     check_running,
     end_cluster,
     end_group_at,
+    end_parts,
     found_clusters,
     make_group,
     make_template,
     policy,
     run_head,
     update_group,
-    wait_for_end,
 )
 from cluster.providers.aws.network import Image, find_image, machine_type, subnets_with, vpc_of
 from cluster.providers.aws.prices import estimate
@@ -201,12 +201,8 @@ def _roll_back(aws: Aws, launch: Launch, started: Found) -> None:
         return found_clusters(aws, launch.names.owner, bucket).get(name)
 
     try:
-        found = look() or Found()
-        known = {each["InstanceId"] for each in found.machines}
-        # AWS may not yet know again what it has just made
-        found.machines += [each for each in started.machines if each["InstanceId"] not in known]
-        end_cluster(aws, found, bucket)
-        wait_for_end(look)
+        end_parts(aws, started, bucket)  # AWS may not yet find again what it has just made
+        end_cluster(aws, look, bucket)
     except Exception as error:
         said = explained(error) or str(error)
         raise ProviderError(

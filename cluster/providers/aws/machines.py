@@ -264,15 +264,33 @@ def image_of(aws: Aws, template: str, version: str) -> str:
 # --- ending
 
 
-def end_cluster(aws: Aws, found: Found, bucket: str) -> None:
-    """End what there is of a cluster, in whatever state it is, and wait until its machines ended.
+def end_cluster(aws: Aws, look: Callable[[], Found | None], bucket: str) -> None:
+    """End a cluster, in whatever state it is, and wait until nothing is left of it.
 
+    Args:
+        look: what there is of it now; AWS may know only later of what was just made.
     Raises:
-        ProviderError: they do not end; what is left is found again by the same command.
+        ProviderError: it does not end; what is left is found again by the same command.
     """
+    deadline, left = time.monotonic() + END_SECONDS, look()
+    while left is not None:
+        end_parts(aws, left, bucket)
+        if (left := look()) is not None:
+            if time.monotonic() > deadline:
+                names = [each["InstanceId"] for each in left.machines]
+                raise ProviderError(
+                    f"these do not end: {', '.join(names) or 'its group'}; kill again"
+                )
+            time.sleep(LOOK_SECONDS)
+
+
+def end_parts(aws: Aws, found: Found, bucket: str) -> None:
+    """Have AWS end what was found, unless it is at it."""
     for group in found.groups:
         name = group["AutoScalingGroupName"]
-        _end(aws.autoscaling.delete_auto_scaling_group, AutoScalingGroupName=name, ForceDelete=True)
+        if not group.get("Status"):  # which says that it is being deleted
+            end = aws.autoscaling.delete_auto_scaling_group
+            _end(end, AutoScalingGroupName=name, ForceDelete=True)
     for template in found.templates:
         _end(aws.ec2.delete_launch_template, LaunchTemplateId=template["LaunchTemplateId"])
     machines = [each["InstanceId"] for each in found.machines]
@@ -282,16 +300,6 @@ def end_cluster(aws: Aws, found: Found, bucket: str) -> None:
         _end(aws.ssm.delete_parameter, Name=parameter)
     for key in found.bundles:
         _end(aws.s3.delete_object, Bucket=bucket, Key=key)
-
-
-def wait_for_end(look: Callable[[], Found | None]) -> None:
-    """Wait until nothing is found any more: ProviderError if something stays."""
-    deadline = time.monotonic() + END_SECONDS
-    while (left := look()) is not None:
-        if time.monotonic() > deadline:
-            names = [each["InstanceId"] for each in left.machines]
-            raise ProviderError(f"these do not end: {', '.join(names) or 'its group'}; kill again")
-        time.sleep(LOOK_SECONDS)
 
 
 def _end(call: Callable[..., Any], **asked: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.addresses import PORT
 from cluster.providers import ProviderError
+from cluster.providers.aws.machines import found_clusters
 from cluster.providers.aws.network import vpc_of
 from cluster.providers.aws.policies import ROLES, bucket_policy, role_policy, trust
 from cluster.providers.aws.session import (
@@ -131,12 +132,11 @@ class AwsAccount:
                 TagSpecifications=[{"ResourceType": "security-group", "Tags": tags}],
             )
             found = {"GroupId": made["GroupId"], "IpPermissions": []}
-        wanted = among_themselves(found["GroupId"])
-        strange = [rule for rule in found["IpPermissions"] if not _is_same(rule, wanted)]
+        missing, strange = _differing(found)
         if strange:
             ec2.revoke_security_group_ingress(GroupId=found["GroupId"], IpPermissions=strange)
-        if len(strange) == len(found["IpPermissions"]):
-            ec2.authorize_security_group_ingress(GroupId=found["GroupId"], IpPermissions=[wanted])
+        if missing:
+            ec2.authorize_security_group_ingress(GroupId=found["GroupId"], IpPermissions=missing)
         return f"security group {self.mine.group} ({found['GroupId']})"
 
     def _make_password(self) -> str:
@@ -153,8 +153,6 @@ class AwsAccount:
 
     @told_in_one_line
     def teardown(self) -> list[str]:
-        from cluster.providers.aws.machines import found_clusters
-
         if left := found_clusters(self.aws, self.mine.owner):
             raise ProviderError(f"kill these clusters first: {', '.join(sorted(left))}")
         removed = [name for role in ROLES for name in self._remove_role(role)]
@@ -234,8 +232,11 @@ def missing_parts(aws: Aws, mine: Mine) -> list[str]:
                 said.append(f"role {name} has other rights than it needs now")
         except aws.iam.exceptions.NoSuchEntityException:
             said.append(f"no role {name}")
-    if find_group(aws, mine) is None:
+    group = find_group(aws, mine)
+    if group is None:
         said.append(f"no security group {mine.group}")
+    elif any(_differing(group)):
+        said.append(f"security group {mine.group} has other rules than it needs")
     try:
         aws.ssm.get_parameter(Name=mine.password)
     except aws.ssm.exceptions.ParameterNotFound:
@@ -279,6 +280,13 @@ def among_themselves(group: str) -> dict[str, Any]:
     """The only rule: redis, from machines of the same group."""
     pairs = [{"GroupId": group}]
     return {"IpProtocol": "tcp", "FromPort": PORT, "ToPort": PORT, "UserIdGroupPairs": pairs}
+
+
+def _differing(group: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rules that a group lacks, and those that it should not have."""
+    wanted, found = among_themselves(group["GroupId"]), group["IpPermissions"]
+    strange = [rule for rule in found if not _is_same(rule, wanted)]
+    return [wanted] if len(strange) == len(found) else [], strange
 
 
 def _is_same(rule: dict[str, Any], wanted: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster.bundle import make_bundle
 from cluster.providers import Change, CloudPlan, Cluster, Plan, ProviderError, cannot, no_cluster
-from cluster.providers.clouds import MOST_MACHINES, check_cluster_name, owner_name
+from cluster.providers.clouds import MOST_MACHINES, TRY_OUT, check_cluster_name, owner_name
 from cluster.providers.ibm.launch import Launch, create, make_workers, prepare, started
 from cluster.providers.ibm.machines import (
     Found,
@@ -171,7 +171,8 @@ class IbmProvider:
 
     @told_in_one_line
     def upload(self, machine: str, dry_run: bool = False) -> str:
-        bundle, key = make_bundle(), f"code/{self._owner}/upload/bundle.tar.gz"
+        # beside the clusters', of which it is none: what nobody removes goes after a month
+        bundle, key = make_bundle(), f"code/{self._owner}-upload/bundle.tar.gz"
         place = f"{self._ibm.bucket}/{key}"
         if dry_run:
             return f"{len(bundle.data):,} bytes to {place}, and a link to type on {machine}"
@@ -179,21 +180,25 @@ class IbmProvider:
         link = self._ibm.link("get_object", key, UPLOAD_SECONDS)
         return (
             f"commit {bundle.commit[:10]} is in {place}; on {machine}, within the hour:\n"
-            f"mkdir -p upload && cd upload && curl -sSf '{link}' | tar -xz && make install\n"
-            ".venv/bin/python es/experiment.py with lander"
+            f"mkdir -p upload && cd upload && curl -sSf '{link}' | tar -xz\n{TRY_OUT}"
         )
 
     # --- ending
 
     @told_in_one_line
     def destroy(self, name: str) -> None:
-        found = self._found(name)
-        for machine in found.machines.values():
-            end_machine(self._ibm, machine)
-        for key in found.objects:
-            self._ibm.store.delete_object(Bucket=self._ibm.bucket, Key=key)
-        there = lambda: found_clusters(self._ibm, self._owner)  # noqa: E731
-        wait(lambda: name not in there(), f"machines of {name} do not go")
+        self._found(name)
+
+        def is_gone() -> bool:
+            """End what there is, also what comes only now, of a launch that was just killed."""
+            found = found_clusters(self._ibm, self._owner).get(name)
+            for machine in found.machines.values() if found else ():
+                end_machine(self._ibm, machine)
+            for key in found.objects if found else ():
+                self._ibm.store.delete_object(Bucket=self._ibm.bucket, Key=key)
+            return found is None
+
+        wait(is_gone, f"machines of {name} do not go")
 
     def _found(self, name: str) -> Found:
         there = found_clusters(self._ibm, self._owner)

@@ -67,11 +67,9 @@ class IbmAccount:
             network = {"id": find_subnet(self._ibm)["vpc"]["id"]}
             wanted = {"vpc": network, "name": group_name(self._owner)}
             group = vpc.create_security_group(**wanted).get_result()
-        rules = wanted_rules(group["id"])
-        missing = [rule for rule in rules if not any(_is_same(r, rule) for r in group["rules"])]
-        for rule in group["rules"]:
-            if not any(_is_same(rule, each) for each in rules):
-                vpc.delete_security_group_rule(group["id"], rule["id"])
+        missing, strange = _differing(group)
+        for rule in strange:
+            vpc.delete_security_group_rule(group["id"], rule["id"])
         for rule in missing:
             vpc.create_security_group_rule(group["id"], rule)
         return [f"security group {group['name']} ({group['id']})"]
@@ -102,8 +100,10 @@ class IbmAccount:
         group = find_group(self._ibm, self._owner)
         if group is None:
             said.append(f"no security group {group_name(self._owner)}: manage.py setup")
-        elif len(group["rules"]) != len(wanted_rules("")):
-            said.append(f"security group {group['name']} has other rules than it needs")
+        elif any(_differing(group)):
+            said.append(
+                f"security group {group['name']} has other rules than it needs: manage.py setup"
+            )
         return said
 
     @told_in_one_line
@@ -131,6 +131,14 @@ def wanted_rules(group: str) -> list[dict[str, Any]]:
         {"direction": "inbound", **ports, "remote": {"id": group}},
         {"direction": "outbound", "protocol": "any", "remote": {"cidr_block": ANYWHERE}},
     ]
+
+
+def _differing(group: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rules that a group lacks, and those that it should not have."""
+    wanted, found = wanted_rules(group["id"]), group["rules"]
+    missing = [rule for rule in wanted if not any(_is_same(each, rule) for each in found)]
+    strange = [rule for rule in found if not any(_is_same(rule, each) for each in wanted)]
+    return missing, strange
 
 
 def _is_same(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
