@@ -1,9 +1,12 @@
-"""What is asked of a launch on any cloud: names, numbers, and where results go."""
+"""What clouds have in common: what is asked of a launch, and errors in one line."""
 
+import functools
 import getpass
 import math
 import re
 import shlex
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from cluster.providers import CloudPlan, ProviderError
 from utils.settings import VARIABLES, setting
@@ -15,6 +18,35 @@ LEAST_HOURS = 0.1  # machines need minutes to start
 OWNER = re.compile(r"[a-z][a-z0-9]{0,19}")  # no dashes: evo-ann-x is cluster x of ann, and no other
 CLUSTER = re.compile(r"[a-z][a-z0-9-]{0,29}")
 LOOPBACK = re.compile(r"localhost(:\d+)?|127\.[\d.]+(:\d+)?|\[::1\](:\d+)?|.*\.sock|%2F.*", re.I)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def telling(
+    explained: Callable[[BaseException], str | None],
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Have functions raise ProviderError for what a cloud refuses, or when it cannot be reached.
+
+    Args:
+        explained: what went wrong and what would be right; None for an error of another kind.
+    """
+
+    def told(call: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(call)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return call(*args, **kwargs)
+            except ProviderError:
+                raise
+            except Exception as error:
+                if (said := explained(error)) is None:
+                    raise
+                raise ProviderError(said) from error
+
+        return wrapped
+
+    return told
 
 
 def owner_name(given: str | None) -> str:

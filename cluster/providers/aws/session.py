@@ -2,11 +2,12 @@
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from cluster.providers import ProviderError
+from cluster.providers.clouds import telling
 from utils.names import did_you_mean
 from utils.settings import VARIABLES, setting
 
@@ -19,9 +20,6 @@ UNKNOWN_KEYS = (
 )
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
 OPT_IN = ("OptInRequired", "AuthFailure.OptIn")
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Aws:
@@ -173,23 +171,6 @@ def code_of(error: BaseException) -> str:
     return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
 
 
-def told_in_one_line(call: Callable[P, T]) -> Callable[P, T]:
-    """Have a function raise ProviderError for what AWS refuses, or when it cannot be reached."""
-
-    @functools.wraps(call)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return call(*args, **kwargs)
-        except ProviderError:
-            raise
-        except Exception as error:
-            if (said := explained(error)) is None:
-                raise
-            raise ProviderError(said) from error
-
-    return wrapped
-
-
 def explained(error: BaseException) -> str | None:
     """What went wrong at AWS and what would be right; None for an error of another kind."""
     try:
@@ -207,6 +188,9 @@ def explained(error: BaseException) -> str | None:
     if isinstance(error, known.BotoCoreError):
         return f"AWS cannot be asked: {' '.join(str(error).split())}"
     return None
+
+
+told_in_one_line = telling(explained)
 
 
 def _refused(error: Any) -> str:

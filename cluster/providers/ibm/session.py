@@ -6,10 +6,11 @@ not spoken to: what the earlier system used of it is retired.
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from cluster.providers import ProviderError
+from cluster.providers.clouds import telling
 from utils.names import did_you_mean
 from utils.settings import VARIABLES, setting
 
@@ -22,9 +23,6 @@ NO_CREDENTIALS = (
     " ~/ibm-credentials.env"
 )
 COS = "https://s3.{where}{region}.cloud-object-storage.appdomain.cloud"
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Ibm:
@@ -163,23 +161,6 @@ def store_code(error: BaseException) -> str:
     return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, Mapping) else ""
 
 
-def told_in_one_line(call: Callable[P, T]) -> Callable[P, T]:
-    """Have a function raise ProviderError for what IBM refuses, or when it cannot be reached."""
-
-    @functools.wraps(call)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return call(*args, **kwargs)
-        except ProviderError:
-            raise
-        except Exception as error:
-            if (said := explained(error)) is None:
-                raise
-            raise ProviderError(said) from error
-
-    return wrapped
-
-
 def explained(error: BaseException) -> str | None:
     """What went wrong at IBM and what would be right; None for an error of another kind."""
     try:
@@ -197,6 +178,9 @@ def explained(error: BaseException) -> str | None:
     if isinstance(error, BotoCoreError | RequestException):
         return f"IBM Cloud cannot be asked: {_line(error)}"
     return None
+
+
+told_in_one_line = telling(explained)
 
 
 def _refused(error: Any) -> str:
