@@ -96,7 +96,7 @@ STUDIES = {
     "pendulum_partial": Study(
         (
             Contender("ES, their settings", "es", "pendulum_partial_original", "-720 to -745"),
-            Contender("ES, our settings", "es", f"{PARTIAL} num_generations=500"),
+            Contender("ES, our settings", "es", PARTIAL),
             Contender("CMA, 5 episodes", "nevergrad_es", FIVE, "-490", SIGMAS),
             Contender("CMA, 30 episodes", "nevergrad_es", THIRTY, "-335", SIGMAS),
             Contender(
