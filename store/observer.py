@@ -98,6 +98,8 @@ class SpoolingObserver(MongoObserver):
             self._spool = Spool(spool_folder(self._spools, database.name, self.run_entry))
             self._spool.take()
         self._spool.put_run(self.run_entry)
+        if self.is_resumed:  # before anything is sent, or it would be taken for what the store has
+            self._spool.truncate(self._checkpoint[0] if self._checkpoint else 0)
         self._thread.start()
         return run_id
 
@@ -208,13 +210,11 @@ class SpoolingObserver(MongoObserver):
         return self._resume is not None
 
     def go_on(self) -> dict[str, Any] | None:
-        """Forget what was logged after the newest checkpoint; returns its state, or None."""
+        """The state at the newest checkpoint, after which all that was logged is forgotten."""
         if self._checkpoint is None:
             log.warning("run %s has no checkpoint: it begins again", self._id)
-        number, state = self._checkpoint or (0, None)
-        self._checkpoint = None
-        self.spool.truncate(number)
-        self._news.set()
+            return None
+        (_, state), self._checkpoint = self._checkpoint, None
         return state
 
     def keep(self, number: int, state: Mapping[str, Any]) -> None:

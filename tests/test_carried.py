@@ -12,15 +12,18 @@ import mongomock
 import mongomock.gridfs
 import pytest
 from commands import Command, Place, wait_until
+from sacred import Experiment
+from sacred.run import Run
 from stores import end_server
 from test_resume import Runs, check_equal, digest
 
 from store.carried import KEPT, StoredCheckpoints
 from store.checkpoint import CheckpointError, encoded
 from store.embedded.start import embedded_url
+from store.observer import SpoolingObserver
 from store.replay import replay
 from store.shipper import MOST_POINTS, Shipper, TakenOverError
-from store.spool import Spool
+from store.spool import REWRITE, Spool
 from store.takeover import SpoolError, new_mark, take_up
 
 mongomock.gridfs.enable_gridfs_integration()
@@ -379,3 +382,34 @@ def test_of_a_thinned_metric_it_is_said(
         second, _, _ = take_up(tmp_path / "b", database, stored_run(database))
     assert "only every second value, or fewer, is left: loss" in caplog.text
     assert second.points("loss", 0, 3)["step"].tolist() == [0, 2, 4]
+
+
+def test_all_is_rewritten_that_a_run_forgets_as_it_goes_on(
+    tmp_path: Path, database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has forgotten before the store is asked for anything."""
+    first, shipper = a_run(tmp_path / "a", database)
+    first.checkpoints.save(8, {"number": 8})
+    shipper.ship()
+    observer = SpoolingObserver(lambda: database, tmp_path / "b", resume=1)
+    known = list[int]()
+    ask = Shipper._ask_what_is_there
+
+    def asking(shipper: Shipper, names: dict[str, str]) -> None:
+        known.append(observer.spool.shipped_points("loss"))
+        ask(shipper, names)
+
+    monkeypatch.setattr(Shipper, "_ask_what_is_there", asking)
+    experiment = Experiment("late", interactive=True, save_git_info=False)
+    experiment.observers.append(observer)
+
+    @experiment.main
+    def run(_run: Run) -> None:
+        wait_until(lambda: known, "the store's thread")
+        assert observer.go_on() == {"number": 8}
+        for step in range(8, 12):
+            _run.log_scalar("loss", step / 8, step)
+
+    experiment.run()
+    assert known[0] == REWRITE
+    assert database.metrics.find_one({"name": "loss"})["steps"] == list(range(12))
