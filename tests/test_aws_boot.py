@@ -56,16 +56,18 @@ def test_a122_results_go_to_the_users_mongodb_whose_address_stays_secret(
         cloud.start_of = replace(cloud.start_of, store_url=cloud.start_of.names.store_url)
         head = cloud.head(config=("sphere", *setting(**SPHERE)))
         wait_until(lambda: f"MONGO_URL={url}" in environment(head.text("experiment.pid")), head)
-        worker, lines = cloud.worker(), set[str]()
-        wait_until(lambda: "2 workers for" in worker.log, lambda: worker.log)
-        of_worker = [pid for pid, line in cloud.processes().items() if "es/worker.py" in line]
-        assert of_worker and not any(password in environment(str(pid)) for pid in of_worker)
+        worker, lines, of_workers = cloud.worker(), set[str](), set[str]()
 
         def has_ended() -> str:
-            lines.update(cloud.processes().values())
+            processes = cloud.processes()
+            lines.update(processes.values())
+            found = [str(pid) for pid, line in processes.items() if "es/worker.py" in line]
+            of_workers.update(map(environment, found))
             return head.text("ended")
 
         wait_until(has_ended, lambda: head.log + worker.log, 100)
+        assert "2 workers for" in worker.log
+        assert any(of_workers) and not any(password in each for each in of_workers)
         (run,) = store["sacred"]["runs"].find()
         assert run["status"] == "COMPLETED"
     assert any("es/experiment.py with sphere" in line for line in lines)
