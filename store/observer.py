@@ -100,6 +100,7 @@ class SpoolingObserver(MongoObserver):
         self._spool.put_run(self.run_entry)
         if self.is_resumed:  # before anything is sent, or it would be taken for what the store has
             self._spool.truncate(self._checkpoint[0] if self._checkpoint else 0)
+            self._news.set()
         self._thread.start()
         return run_id
 
