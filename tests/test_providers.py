@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import HAS_PROC, run_here, setting, wait_until
+from slurm_real import HOW, RealSlurm, missing
 from slurm_stub import StubSlurm
 
 from cluster.providers import (
@@ -51,8 +52,14 @@ class Case:
         return True
 
 
+REAL = pytest.mark.skipif(bool(missing()), reason=f"lacks {', '.join(missing())}; as root: {HOW}")
+
+
 @pytest.fixture(
-    params=[pytest.param(n, marks=[pytest.mark.slow] * (n not in CLOUDS)) for n in PROVIDERS]
+    params=[
+        *(pytest.param(n, marks=[pytest.mark.slow] * (n not in CLOUDS)) for n in PROVIDERS),
+        pytest.param("slurm, real", marks=[pytest.mark.slow, REAL]),
+    ]
 )
 def case(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -77,14 +84,18 @@ def case(
 
         yield Case(request.getfixturevalue("ibm"), CloudPlan(*made), stores)
         return
-    if name == "slurm":
-        for key, value in StubSlurm(tmp_path / "slurm").env.items():
-            monkeypatch.setenv(key, value)
-    chosen = provider(name, tmp_path / "jobs")
-    yield Case(chosen, Plan(*made), lambda: None)
-    for each in chosen.list():
-        if each.status == "running":
-            chosen.destroy(each.name)
+    with contextlib.ExitStack() as until_the_end:
+        if name == "slurm":
+            for key, value in StubSlurm(tmp_path / "slurm").env.items():
+                monkeypatch.setenv(key, value)
+        if name == "slurm, real":
+            there = until_the_end.enter_context(RealSlurm())
+            monkeypatch.setenv("SLURM_CONF", there.env["SLURM_CONF"])
+        chosen = provider(name.partition(",")[0], tmp_path / "jobs")
+        yield Case(chosen, Plan(*made), lambda: None)
+        for each in chosen.list():
+            if each.status == "running":
+                chosen.destroy(each.name)
 
 
 def test_a_cluster_is_created_shown_changed_and_ended(case: Case) -> None:
