@@ -12,7 +12,7 @@ from commands import PATH
 
 from cluster.providers import CloudPlan, ProviderError
 from cluster.providers.aws.policies import role_policy
-from cluster.providers.aws.scripts import MAX_BYTES, Start
+from cluster.providers.aws.scripts import SCRIPTS, Start
 from cluster.providers.aws.session import Mine
 
 ODD = ("sphere", "it's", '"$HOME"', "`id`", "a\n# b", "\\", "ü", "", "; rm -rf *", "$(id)")
@@ -58,10 +58,10 @@ def test_a124_scripts_bind_to_the_private_address_and_hold_no_secret() -> None:
         assert "PASSWORD=/evo/ann/redis-password\n" in text
         assert 'parameter "$PASSWORD" >"$EVO_REDIS_PASSWORD_FILE"' in text
         assert "X-aws-ec2-metadata-token" in text
-        assert len(text.encode()) < MAX_BYTES / 2
+        assert len(text.encode()) < SCRIPTS.most_bytes / 2
     assert "mongo-url" in head and "mongo-url" not in worker
     with pytest.raises(ProviderError, match="shorten --config"):
-        start().head(plan("one", config=("x" * MAX_BYTES,)))
+        start().head(plan("one", config=("x" * SCRIPTS.most_bytes,)))
 
 
 def test_whatever_a_config_says_the_shell_takes_it_for_words() -> None:

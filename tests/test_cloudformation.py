@@ -18,7 +18,7 @@ from moto.secretsmanager.models import secretsmanager_backends
 
 from cluster.addresses import PORT
 from cluster.providers.aws.policies import AGENT
-from cluster.providers.aws.scripts import MAX_BYTES
+from cluster.providers.aws.scripts import SCRIPTS
 from cluster.providers.aws.template import TEMPLATE, renewed
 
 SPHERE = {"num_generations": 3, "noise_size": 50_000, "seed": 7, "final_episodes": 3}
@@ -245,7 +245,7 @@ def test_its_scripts_pass_shellcheck_and_hold_no_secret(stack: Stack, tmp_path: 
     (head,) = stack.machines("one", "head")
     for role in ("head", "worker"):
         text = stack.script("one", role)
-        assert len(text.encode()) < MAX_BYTES and "xxxxxxxx" not in text
+        assert len(text.encode()) < SCRIPTS.most_bytes and "xxxxxxxx" not in text
         assert "${AWS" not in text and "0.0.0.0" not in text
         assert re.search(r"^PASSWORD='arn:aws:secretsmanager:.*'$", text, re.MULTILINE)
         if (shellcheck := shutil.which("shellcheck", path=PATH)) is not None:

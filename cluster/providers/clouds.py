@@ -6,9 +6,10 @@ import math
 import re
 import shlex
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Generic, ParamSpec, Protocol, TypeVar
 
-from cluster.providers import CloudPlan, ProviderError
+from cluster.providers import CloudPlan, Plan, ProviderError
 from utils.settings import VARIABLES, setting
 
 MOST_MACHINES = 1000
@@ -21,6 +22,71 @@ LOOPBACK = re.compile(r"localhost(:\d+)?|127\.[\d.]+(:\d+)?|\[::1\](:\d+)?|.*\.s
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class InBucket:
+    """Where a cluster's things are in the bucket."""
+
+    owner: str
+    name: str
+
+    @property
+    def code(self) -> str:
+        """What it is made of; removed with it."""
+        return f"code/{self.owner}/{self.name}/"
+
+    @property
+    def runs(self) -> str:
+        """What it says and results in; stays."""
+        return f"runs/{self.owner}/{self.name}/"
+
+
+class Launch(Protocol):
+    """A plan that was checked, and all that creating it needs."""
+
+    @property
+    def plan(self) -> CloudPlan:
+        """With nothing left open."""
+
+    @property
+    def estimate(self) -> str:
+        """What it costs, and what it leaves, in lines."""
+
+    def preview(self) -> str:
+        """All that would be made, in order."""
+
+
+L = TypeVar("L", bound=Launch)
+
+
+class Launches(Generic[L]):
+    """The half of a cloud's provider that makes nothing: plans are checked, and shown."""
+
+    def __init__(self, prepare: Callable[[CloudPlan], L]) -> None:
+        """Keep what ``prepare`` makes of plans, until they are launched."""
+        self._prepare = prepare
+        self._made: dict[str, L] = {}
+
+    def check(self, plan: Plan) -> CloudPlan:
+        made = self._prepare(plan if isinstance(plan, CloudPlan) else CloudPlan(**vars(plan)))
+        self._made[made.plan.name] = made
+        return made.plan
+
+    def estimate(self, plan: Plan) -> str:
+        return self._of(plan).estimate
+
+    def preview(self, plan: Plan) -> str:
+        return self._of(plan).preview()
+
+    def taken(self, plan: Plan) -> L:
+        """What a plan was made of, once: what there is changes by its launch."""
+        made = self._of(plan)
+        del self._made[made.plan.name]
+        return made
+
+    def _of(self, plan: Plan) -> L:
+        return self._made[plan.name if plan.name in self._made else self.check(plan).name]
 
 
 def telling(
@@ -89,6 +155,17 @@ def check_numbers(plan: CloudPlan) -> None:
         raise ProviderError(f"--worker_command={plan.worker_command!r}: {error}") from error
     if not words:
         raise ProviderError("--worker_command: must name a program")
+
+
+def workers_each(asked: int | None, cores: int, type_name: str) -> int:
+    """How many workers a machine is to have, as many as cores if nothing was asked for.
+
+    Raises:
+        ProviderError: more than there are cores.
+    """
+    if asked is not None and asked > cores:
+        raise ProviderError(f"--workers_per_machine={asked}: {type_name} has {cores} cores")
+    return asked or cores
 
 
 def store_url() -> str:

@@ -11,12 +11,7 @@ from typing import Any
 
 from cluster.bundle import make_bundle
 from cluster.providers import Change, CloudPlan, Cluster, Plan, ProviderError, no_cluster
-from cluster.providers.aws.launch import (
-    Launch,
-    check_price,
-    create,
-    prepare,
-)
+from cluster.providers.aws.launch import check_price, create, prepare
 from cluster.providers.aws.machines import (
     Found,
     end_cluster,
@@ -34,7 +29,13 @@ from cluster.providers.aws.session import (
     code_of,
     told_in_one_line,
 )
-from cluster.providers.clouds import MOST_MACHINES, TRY_OUT, check_cluster_name, owner_name
+from cluster.providers.clouds import (
+    MOST_MACHINES,
+    TRY_OUT,
+    Launches,
+    check_cluster_name,
+    owner_name,
+)
 
 LOG = "/opt/evo/log.txt"  # on a machine, as start/common.sh has it
 ANSWER_SECONDS = 60.0  # that a machine has for a command
@@ -52,35 +53,27 @@ class AwsProvider:
 
     def __init__(self, owner: str, aws: Aws) -> None:
         self._aws, self._mine = aws, Mine(owner, aws.region)
-        self._launches: dict[str, Launch] = {}
+        self._launches = Launches(lambda plan: prepare(aws, self._mine, plan))
 
     # --- launching
 
     @told_in_one_line
     def check(self, plan: Plan) -> CloudPlan:
-        asked = plan if isinstance(plan, CloudPlan) else CloudPlan(**vars(plan))
-        launch = prepare(self._aws, self._mine, asked)
-        self._launches[launch.plan.name] = launch
-        return launch.plan
+        return self._launches.check(plan)
 
     def estimate(self, plan: Plan) -> str:
-        return self._launch(plan).estimate
+        return self._launches.estimate(plan)
 
     def preview(self, plan: Plan) -> str:
-        return self._launch(plan).preview()
+        return self._launches.preview(plan)
 
     @told_in_one_line
     def create(self, plan: Plan) -> Cluster:
-        head = create(self._aws, self._launch(plan))
+        head = create(self._aws, self._launches.taken(plan))
         state, address = head["State"]["Name"], head.get("PrivateIpAddress", "")
         return Cluster(
             plan.name, self.name, head["InstanceId"], state, plan.nodes, f"head {address}"
         )
-
-    def _launch(self, plan: Plan) -> Launch:
-        if plan.name not in self._launches:
-            self.check(plan)
-        return self._launches[plan.name]
 
     # --- looking
 

@@ -28,7 +28,7 @@ from cluster.providers.aws.prices import estimate
 from cluster.providers.aws.scripts import Start
 from cluster.providers.aws.session import Aws, Mine, Names, explained
 from cluster.providers.aws.setup import find_group, missing_parts
-from cluster.providers.clouds import check_numbers, store_url
+from cluster.providers.clouds import check_numbers, store_url, workers_each
 from cluster.words import fresh_name
 
 log = logging.getLogger(__name__)
@@ -224,11 +224,7 @@ def _with_machines(aws: Aws, plan: CloudPlan) -> tuple[CloudPlan, Image]:
     """Fill in types, image and numbers of workers."""
     head = machine_type(aws, plan.head_type or HEAD_TYPE, "--master_type")
     worker = machine_type(aws, plan.worker_type or WORKER_TYPE, "--worker_type")
-    workers = plan.cpus_per_node or worker.cores
-    if workers > worker.cores:
-        raise ProviderError(
-            f"--workers_per_machine={workers}: {worker.name} has {worker.cores} cores"
-        )
+    workers = workers_each(plan.cpus_per_node, worker.cores, worker.name)
     image = find_image(aws, plan.image, [head, worker])
     filled = dataclasses.replace(
         plan,

@@ -8,11 +8,11 @@ import shlex
 from dataclasses import dataclass
 
 from cluster.addresses import PORT
-from cluster.providers import CloudPlan, ProviderError
+from cluster.providers import CloudPlan
 from cluster.providers.aws.session import Names
-from cluster.providers.scripts import composed
+from cluster.providers.scripts import Scripts
 
-MAX_BYTES = 16_384  # that AWS takes
+SCRIPTS = Scripts("aws", most_bytes=16_384)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Start:
             "KEEP": "yes" if plan.keep else "",
         }
         lists = {"CONFIG": plan.config}
-        return _script(values, lists, "head")
+        return SCRIPTS.composed("head", values, lists)
 
     def worker(self, plan: CloudPlan, head: str) -> str:
         """The script of every machine of workers, now and later; ``head`` is its address."""
@@ -48,7 +48,7 @@ class Start:
             "WORKERS": str(plan.cpus_per_node),
         }
         lists = {"WORKER": tuple(shlex.split(plan.worker_command))}
-        return _script(values, lists, "worker")
+        return SCRIPTS.composed("worker", values, lists)
 
     def _common(self, log_name: str) -> dict[str, str]:
         return {
@@ -62,18 +62,3 @@ class Start:
             "PORT": str(PORT),
             "DEADLINE": str(self.deadline),
         }
-
-
-def _script(values: dict[str, str], lists: dict[str, tuple[str, ...]], role: str) -> str:
-    """Compose a script.
-
-    Raises:
-        ProviderError: it is too long.
-    """
-    made = composed(values, lists, (f"aws_{role}_end", "aws", "common", role))
-    if len(made.encode()) > MAX_BYTES:
-        raise ProviderError(
-            f"the start script has {len(made.encode()):,} bytes, AWS takes {MAX_BYTES:,}: shorten"
-            " --config"
-        )
-    return made

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.providers import ProviderError
-from cluster.providers.clouds import telling
+from cluster.providers.clouds import InBucket, telling
 from utils.names import did_you_mean
 from utils.settings import VARIABLES, setting
 
@@ -118,11 +118,8 @@ class Mine:
 
 
 @dataclass(frozen=True)
-class Names:
+class Names(InBucket):
     """The names of what belongs to one cluster."""
-
-    owner: str
-    name: str
 
     @property
     def group(self) -> str:
@@ -133,16 +130,6 @@ class Names:
     def store_url(self) -> str:
         """The parameter with the address of the user's MongoDB."""
         return f"/evo/{self.owner}/clusters/{self.name}/mongo-url"
-
-    @property
-    def code(self) -> str:
-        """Where in the bucket bundles are."""
-        return f"code/{self.owner}/{self.name}/"
-
-    @property
-    def runs(self) -> str:
-        """Where in the bucket logs are."""
-        return f"runs/{self.owner}/{self.name}/"
 
     def tags(self, role: str, bundle: str) -> dict[str, str]:
         """What every machine is marked with; role is head or worker."""

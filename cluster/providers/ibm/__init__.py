@@ -13,8 +13,14 @@ from typing import Any
 
 from cluster.bundle import make_bundle
 from cluster.providers import Change, CloudPlan, Cluster, Plan, ProviderError, cannot, no_cluster
-from cluster.providers.clouds import MOST_MACHINES, TRY_OUT, check_cluster_name, owner_name
-from cluster.providers.ibm.launch import Launch, create, make_workers, prepare, started
+from cluster.providers.clouds import (
+    MOST_MACHINES,
+    TRY_OUT,
+    Launches,
+    check_cluster_name,
+    owner_name,
+)
+from cluster.providers.ibm.launch import create, make_workers, prepare, started
 from cluster.providers.ibm.machines import (
     Found,
     Shape,
@@ -46,34 +52,25 @@ class IbmProvider:
 
     def __init__(self, owner: str, ibm: Ibm) -> None:
         self._ibm, self._owner = ibm, owner
-        self._launches: dict[str, Launch] = {}
+        self._launches = Launches(lambda plan: prepare(ibm, owner, plan))
 
     # --- launching
 
     @told_in_one_line
     def check(self, plan: Plan) -> CloudPlan:
-        asked = plan if isinstance(plan, CloudPlan) else CloudPlan(**vars(plan))
-        launch = prepare(self._ibm, self._owner, asked)
-        self._launches[launch.plan.name] = launch
-        return launch.plan
+        return self._launches.check(plan)
 
     def estimate(self, plan: Plan) -> str:
-        return self._launch(plan).estimate
+        return self._launches.estimate(plan)
 
     def preview(self, plan: Plan) -> str:
-        return self._launch(plan).preview()
+        return self._launches.preview(plan)
 
     @told_in_one_line
     def create(self, plan: Plan) -> Cluster:
-        head = create(self._ibm, self._launch(plan))
-        self._launches.pop(plan.name)  # what is there has changed
+        head = create(self._ibm, self._launches.taken(plan))
         detail = f"head {address_of(head)}"
         return Cluster(plan.name, self.name, head["id"], head["status"], plan.nodes, detail)
-
-    def _launch(self, plan: Plan) -> Launch:
-        if plan.name not in self._launches:
-            self.check(plan)
-        return self._launches[plan.name]
 
     @told_in_one_line
     def attend(self, name: str, say: Callable[[str], None]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.bundle import Bundle, make_bundle
 from cluster.providers import CloudPlan, ProviderError, cannot
-from cluster.providers.clouds import MOST_MACHINES, check_numbers, store_url
+from cluster.providers.clouds import MOST_MACHINES, check_numbers, store_url, workers_each
 from cluster.providers.ibm.machines import (
     Found,
     Shape,
@@ -284,17 +284,9 @@ def _with_types(
                 f" {plan.name}, or ask for what it is"
             )
     cores = {"head": there[head][0], "worker": there[worker][0]}
-    each_has = plan.cpus_per_node or asked.cpus or cores["worker"]
-    if each_has > cores["worker"]:
-        raise ProviderError(
-            f"--workers_per_machine={each_has}: {worker} has {cores['worker']} cores"
-        )
-    return dataclasses.replace(
-        plan,
-        head_type=head,
-        worker_type=worker,
-        cpus_per_node=each_has,
-    ), cores
+    each_has = workers_each(plan.cpus_per_node or asked.cpus, cores["worker"], worker)
+    filled = dataclasses.replace(plan, head_type=head, worker_type=worker, cpus_per_node=each_has)
+    return filled, cores
 
 
 def _count(plan: CloudPlan, asked: Machines) -> int:

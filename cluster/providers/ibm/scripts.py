@@ -9,29 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.addresses import PORT
-from cluster.providers import CloudPlan, ProviderError
-from cluster.providers.scripts import composed
+from cluster.providers import CloudPlan
+from cluster.providers.clouds import InBucket
+from cluster.providers.scripts import Scripts
 
-MAX_BYTES = 65_536  # that IBM takes
+SCRIPTS = Scripts("ibm", most_bytes=65_536)
 STATE = "state.txt"  # how the run has ended; there when it has
 
 Link = Callable[[str, str], str]  # of get_object or put_object, and a key
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where in the bucket a cluster keeps what it is made of, and what it says."""
-
-    owner: str
-    name: str
-
-    @property
-    def code(self) -> str:
-        return f"code/{self.owner}/{self.name}/"
-
-    @property
-    def runs(self) -> str:
-        return f"runs/{self.owner}/{self.name}/"
+class Place(InBucket):
+    """The keys of what a cluster keeps in the bucket, where its machines find it."""
 
     @property
     def bundle(self) -> str:
@@ -79,7 +69,7 @@ class Start:
             "EXPERIMENT": plan.experiment,
             "KEEP": "yes" if plan.keep else "",
         }
-        return _script(values, {"CONFIG": plan.config}, "head")
+        return SCRIPTS.composed("head", values, {"CONFIG": plan.config})
 
     def worker(self, plan: CloudPlan, number: int, head: str) -> str:
         """The script of a machine of workers; ``head`` is the head's address."""
@@ -92,7 +82,8 @@ class Start:
             "HEAD": head,
             "WORKERS": str(plan.cpus_per_node),
         }
-        return _script(values, {"WORKER": tuple(shlex.split(plan.worker_command))}, "worker")
+        words = tuple(shlex.split(plan.worker_command))
+        return SCRIPTS.composed("worker", values, {"WORKER": words})
 
     def _common(self, number: int) -> dict[str, str]:
         return {
@@ -104,13 +95,3 @@ class Start:
             "PORT": str(PORT),
             "DEADLINE": str(self.deadline),
         }
-
-
-def _script(values: dict[str, str], lists: dict[str, tuple[str, ...]], role: str) -> str:
-    made = composed(values, lists, (f"ibm_{role}_end", "ibm", "common", role))
-    if len(made.encode()) > MAX_BYTES:
-        raise ProviderError(
-            f"the start script has {len(made.encode()):,} bytes, IBM takes {MAX_BYTES:,}: shorten"
-            " --config"
-        )
-    return made
