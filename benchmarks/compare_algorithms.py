@@ -184,8 +184,9 @@ def conclude(study: str, settings: Mapping[Contender, str], folder: Path) -> lis
 
 def runs_of(grid: Path, store: Database) -> list[RunReader]:
     """Those of a contender that are done."""
-    states = [JobFolder(path).state() for path in sorted(grid.iterdir()) if path.is_dir()]
-    return [RunReader(store, int(each["run"])) for each in states if each["status"] == DONE]
+    jobs = [JobFolder(path) for path in sorted(grid.iterdir()) if path.is_dir()]
+    done = [each.state() for each in jobs if each.status == DONE]
+    return [RunReader(store, int(each["run"])) for each in done]
 
 
 def learning(label: str, runs: Sequence[RunReader], axis: str) -> Learning:
