@@ -29,7 +29,8 @@ CONFIG = {
     **{"seed": 5, "num_generations": 200, "pop_size": 40, "noise_size": 100_000},
     **{"eval_episodes": 2, "final_episodes": 3, "min_task_runtime": 0.0},
 }
-PORT = 6379
+PORT, CLIENT_PORT = 6379, 10001
+AGENT_PORT = 6380  # given, for Ray's server for clients takes a free one for port 0
 ATTEMPTS = 3  # on a busy machine, Ray's parts give up waiting for each other
 
 
@@ -42,7 +43,9 @@ class Cluster:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
         self.env = {**os.environ, **token, "RAY_USAGE_STATS_ENABLED": "0"}
         self.address = f"{self.hosts[0].address}:{PORT}"
+        self.client = f"ray://{self.hosts[0].address}:{CLIENT_PORT}"
         head = ["--head", f"--port={PORT}", "--include-dashboard=false", "--no-monitor"]
+        head += [f"--runtime-env-agent-port={AGENT_PORT}"]
         self.nodes = [self._start_node(0, head)]
         self.nodes.append(self._start_node(1, [f"--address={self.address}"]))
 
@@ -87,7 +90,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with contextlib.ExitStack() as opening:
         name = opening.enter_context(
@@ -96,13 +99,23 @@ def cluster() -> Iterator[Cluster]:
         yield Cluster(Path(name), opening)
 
 
+def test_a_run_that_is_no_node_of_the_cluster_gets_the_same_bits(cluster: Cluster) -> None:
+    """By Ray's client, from the other host."""
+    short = {**CONFIG, "num_generations": 3}
+    where = {"evaluator": "ray", "ray_address": cluster.client, "num_workers": 1}
+    words = ["with", "sphere", *setting(**where, **short), "-F", str(cluster.folder / "far")]
+    run = cluster.start("far", cluster.hosts[1], str(ROOT / EXPERIMENT), *words)
+    expected = run_here("sphere", evaluator="local", **short).info["theta sha256"]
+    assert f"theta sha256 {expected}" in run.succeed()
+
+
 def test_a_node_that_is_lost_changes_nothing(cluster: Cluster) -> None:
     """Its actor is asked for again and waits for a CPU; the other one does all the work."""
     where = {"evaluator": "ray", "ray_address": cluster.address, "num_workers": 2}
     words = ["with", "sphere", *setting(**where, **CONFIG), "-F", str(cluster.folder / "runs")]
     run = cluster.start("run", cluster.hosts[0], str(ROOT / EXPERIMENT), *words)
     expected = run_here("sphere", evaluator="local", **CONFIG).info["theta sha256"]
-    wait_until(lambda: run.err.count("of the Ray cluster is ready") == 2, run)
+    wait_until(lambda: run.err.count("INFO worker ") == 2, run)
     run.says("generation ")
     cluster.nodes[1].send(signal.SIGKILL)
     assert f"theta sha256 {expected}" in run.succeed()
