@@ -5,12 +5,13 @@
 Every contender is run by its experiment with its named config, one worker a run; a run that is
 done is not done again. Who has `tries` gets the best of them, found by short runs with two other
 seeds, as the settings of ES were once found. All runs are kept in FOLDER/runs, where
-`EVO_RUNS=FOLDER/runs python store/compare.py --list` finds them. A study leaves FOLDER/STUDY.png,
-curves of `current fitness` on fresh episodes against generations, environment steps and
-core-seconds, and a table:
+`EVO_RUNS=FOLDER/runs python store/compare.py --list` finds them; `--done` shows what there is and
+runs nothing. A study leaves FOLDER/STUDY.png, curves of `current fitness` on fresh episodes
+against generations, environment steps and core-seconds, and a table:
 
 | column | means |
 |---|---|
+| runs | that are done |
 | fresh | mean return of the last policy on fresh episodes: mean over the runs, and 95 % interval |
 | smoothed | the last `current fitness`, averaged over 20 generations as in the published figures |
 | settings | what the search has chosen |
@@ -122,6 +123,7 @@ def main() -> None:
     options.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
     options.add_argument("--seeds", help="1..5; of the ant 1..3")
     options.add_argument("--jobs", default="2", help="runs at once")
+    options.add_argument("--done", action="store_true", help="run nothing: show what is done")
     options.add_argument("--folder", type=Path, default=ROOT / "runs" / "comparison")
     chosen = options.parse_args()
     if unknown := set(chosen.studies) - set(STUDIES):
@@ -150,14 +152,17 @@ def find_settings(contender: Contender, short: str, folder: Path, chosen: Any) -
         grid = folder / f"{contender.name}-{words}"
         run(contender, f"{contender.config} {words} {short}", SEARCH_SEEDS, grid, chosen)
         store = open_store(embedded_url(chosen.folder / "runs" / "store.sqlite", IDLE_SECONDS))
-        found[words] = float(np.mean([float(each.result) for each in runs_of(grid, store)]))
+        if results := [float(each.result) for each in runs_of(grid, store)]:
+            found[words] = float(np.mean(results))
         store.client.close()
     show(f"{contender.label}: {short}, seeds {SEARCH_SEEDS}", [dict(found)])
-    return max(found, key=found.__getitem__)
+    return max(found, key=found.__getitem__, default="")
 
 
 def run(contender: Contender, config: str, seeds: str, grid: Path, chosen: Any) -> None:
     """All its runs that are not done, by the command that users have for a grid of runs."""
+    if chosen.done:
+        return
     if chosen.quick:
         config, seeds = f"{config} num_generations=2 final_episodes=10", "1,2"
     launch = [sys.executable, ROOT / "cluster" / "launch_multi.py", "--yes", "--hours=12"]
@@ -170,7 +175,9 @@ def run(contender: Contender, config: str, seeds: str, grid: Path, chosen: Any) 
 def conclude(study: str, settings: Mapping[Contender, str], folder: Path) -> list[Row]:
     """The table and the figure of a study."""
     store = open_store(embedded_url(folder / "runs" / "store.sqlite", IDLE_SECONDS))
-    runs = {each: runs_of(folder / study / each.name, store) for each in settings}
+    found = {each: runs_of(folder / study / each.name, store) for each in settings}
+    if not (runs := {each: done for each, done in found.items() if done}):
+        return []
     rows = [row(study, each, settings[each], found) for each, found in runs.items()]
     curves = {
         axis: [learning(each.label, found, axis) for each, found in runs.items()] for axis in AXES
@@ -178,13 +185,13 @@ def conclude(study: str, settings: Mapping[Contender, str], folder: Path) -> lis
     caption = "line: mean over the runs; band: its 95 % bootstrap interval"
     draw_axes(curves, folder / f"{study}.png", caption, metric=METRIC)
     store.client.close()
-    show(f"{study}, {len(next(iter(runs.values())))} runs each", rows)
+    show(study, rows)
     return rows
 
 
 def runs_of(grid: Path, store: Database) -> list[RunReader]:
     """Those of a contender that are done."""
-    jobs = [JobFolder(path) for path in sorted(grid.iterdir()) if path.is_dir()]
+    jobs = [JobFolder(path) for path in sorted(grid.glob("*/"))]
     done = [each.state() for each in jobs if each.status == DONE]
     return [RunReader(store, int(each["run"])) for each in done]
 
@@ -205,6 +212,7 @@ def row(study: str, contender: Contender, settings: str, runs: Sequence[RunReade
     return {
         "study": study,
         "contender": contender.label,
+        "runs": len(runs),
         "fresh": f"{fresh.mean():.1f} ± {confidence_interval(fresh):.1f}",
         "lowest": round(float(fresh.min()), 1),
         "highest": round(float(fresh.max()), 1),
