@@ -1,6 +1,5 @@
 """Episodes that a user asks for: seen in a window or as a film, or only counted."""
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from evolution.problem import Problem
 from evolution.replay import fresh_seeds, play_parts
 from evolution.show import PICTURES, WINDOW, Stage, draw_without_display, no_window
 from utils.film import Film
+from utils.program import interrupted_between_steps
 from utils.progress import Progress
 
 LEAST_PARTS, MOST_EPISODES = 10, 256  # of an evaluation, after each of which it says how it goes
@@ -65,7 +65,7 @@ def show(
     reason = no_window()
     if film is None and reason is None:
         with Stage(problem, theta, WINDOW) as stage:
-            _play(stage, seeds, lambda: time.sleep(sleep), say)
+            _play(stage, seeds, say, sleep=sleep)
         return
     if film is None:
         say(f"{reason}: making the film {otherwise}")
@@ -81,17 +81,25 @@ def make_film(
         Stage(problem, theta, PICTURES) as stage,
         Film(film, stage.pictures_per_second) as reel,
     ):
-        returns = _play(stage, seeds, lambda: reel.add(stage.picture()), say)
+        returns = _play(stage, seeds, say, look=lambda: reel.add(stage.picture()))
     say(f"wrote {film}: {reel.pictures} pictures, {stage.pictures_per_second:g} a second")
     return returns
 
 
-def _play(stage: Stage, seeds: Sequence[int], look: Callable[[], object], say: Say) -> list[float]:
+def _play(
+    stage: Stage,
+    seeds: Sequence[int],
+    say: Say,
+    *,
+    look: Callable[[], object] = lambda: None,
+    sleep: float = 0.0,
+) -> list[float]:
     returns = []
-    for number, seed in enumerate(seeds, 1):
-        earned, steps = stage.play(seed, look)
-        say(f"episode {number}: return {earned:.2f} after {steps} steps (seed {seed})")
-        returns.append(earned)
+    with interrupted_between_steps() as rest:
+        for number, seed in enumerate(seeds, 1):
+            earned, steps = stage.play(seed, lambda: (look(), rest(sleep)))
+            say(f"episode {number}: return {earned:.2f} after {steps} steps (seed {seed})")
+            returns.append(earned)
     return returns
 
 

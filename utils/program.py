@@ -5,7 +5,9 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 GARBAGE_THRESHOLDS = (100_000, 50, 100)  # Python's own are (700, 10, 10) or near that
@@ -40,3 +42,37 @@ def until_told_to_end() -> Callable[..., bool]:
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     return lambda seconds=0.0: not over.wait(seconds)
+
+
+@contextmanager
+def interrupted_between_steps() -> Iterator[Callable[..., None]]:
+    """Have Ctrl-C come between steps: libraries do not like it in the middle of theirs.
+
+    Yields:
+        A function to be called between two steps, with the seconds to rest there, or none. It
+        raises KeyboardInterrupt, at once or for a Ctrl-C that has come since it was last called.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda seconds=0.0: time.sleep(seconds)  # Python tells nobody else
+        return
+    has_come = resting = False
+
+    def note(signal_number: int, frame: FrameType | None) -> None:
+        nonlocal has_come
+        has_come = True
+        if resting:
+            raise KeyboardInterrupt
+
+    def rest(seconds: float = 0.0) -> None:
+        nonlocal resting
+        resting = True
+        if has_come:
+            raise KeyboardInterrupt
+        time.sleep(seconds)
+        resting = False
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield rest
+    finally:
+        signal.signal(signal.SIGINT, before)
