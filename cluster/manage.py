@@ -215,9 +215,13 @@ def upload(chosen: Provider, machine: str, dry_run: bool) -> None:
 @_about_clusters
 def kill(chosen: Provider, cluster: str, yes: bool) -> None:
     """End a cluster; its run can go on from its last checkpoint."""
-    if yes or click.confirm(f"end {cluster}?", abort=True):
-        chosen.destroy(cluster)
-        click.echo(f"{cluster} has ended")
+    if not yes:
+        there = [each.name for each in chosen.list()]
+        if cluster not in there:
+            raise no_cluster(cluster, there)
+        click.confirm(f"end {cluster}?", abort=True)
+    chosen.destroy(cluster)
+    click.echo(f"{cluster} has ended")
 
 
 # --- accounts

@@ -133,6 +133,7 @@ def test_settings_that_are_no_good_are_told_in_one_line(
         (["launch", "--config=lander '"], "No closing quotation"),
         (["size", "one", "--", "-2"], "-2 is not in the range"),
         (["kill", "one", "-y"], "no cluster 'one'; there are: none"),
+        (["kill", "one"], "no cluster 'one'; there are: none"),
         (["upload", "here"], "'here' is neither a machine's id, i-…, nor its address"),
         (["upload", "10.9.9.9"], "no machine 10.9.9.9 is running in eu-west-1"),
         (["check", "--owner=zed"], "no role evo-zed-eu-west-1-head"),
