@@ -134,7 +134,7 @@ def pendulum_lstm_original():
 
 @ex.named_config
 def pendulum_partial():
-    """Pendulum with its velocity hidden, LSTM 16: 200 million steps, 12 minutes of a core."""
+    """Pendulum, velocity hidden, LSTM 16: -156 to -252 in 13 core-minutes, five of five runs."""
     env_name = "PartiallyObservablePendulum-v0"
     network = "lstm"
     hidden_sizes = [16]
