@@ -14,16 +14,15 @@ import time
 from pathlib import Path
 
 from cluster.jobs import (
-    DONE,
     INTERRUPTED,
     ROOT,
     RUNNING,
     SUBMITTED,
     JobFolder,
     check_name,
-    jobs_of,
 )
-from cluster.providers import Change, Cluster, Plan, Provider, ProviderError, cannot, no_cluster
+from cluster.providers import Change, Cluster, Plan, Provider, ProviderError, cannot
+from cluster.providers.kept import KeptJobs
 from cluster.sitting import end_store, environment_of
 
 PROGRAM = ROOT / "cluster" / "local_job.py"
@@ -40,7 +39,7 @@ class LocalProvider:
     name = "local"
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.absolute()
+        self._jobs = KeptJobs(folder, self.name)
 
     def check(self, plan: Plan) -> Plan:
         check_name(plan.name)
@@ -57,14 +56,13 @@ class LocalProvider:
         )
 
     def preview(self, plan: Plan) -> str:
-        return f"{sys.executable} {PROGRAM} {self._folder / plan.name}"
+        return f"{sys.executable} {PROGRAM} {self._jobs.folder / plan.name}"
 
     def create(self, plan: Plan) -> Cluster:
-        job = JobFolder(self._folder / check_name(plan.name))
-        self._check_free(job, plan)
-        job.path.mkdir(parents=True, exist_ok=True)
-        job.path.chmod(0o700)
-        job.write(provider=self.name, **dataclasses.asdict(plan))
+        job = self._jobs.free(plan)
+        if _at_work(job):
+            raise ProviderError(f"{job.path}: this job is at work already")
+        self._jobs.prepare(job, plan)
         job.note(SUBMITTED, reason="")
         with (job.path / "local.txt").open("ab") as said:
             begun = subprocess.Popen(
@@ -84,31 +82,14 @@ class LocalProvider:
         number = str(job.state()["pid"])
         return Cluster(plan.name, self.name, number, job.status, plan.nodes, f"in {job.path}")
 
-    def _check_free(self, job: JobFolder, plan: Plan) -> None:
-        """Refuse a folder in which another job is, or this one is done or at work already."""
-        if not (job.path / "job.json").exists():
-            return
-        before = job.read()
-        if (before.get("experiment"), before.get("config")) != (plan.experiment, list(plan.config)):
-            raise ProviderError(f"{job.path} holds another job: choose another --name")
-        if job.status == DONE:
-            raise ProviderError(f"{job.path}: this job is done already; --name makes another one")
-        if _at_work(job):
-            raise ProviderError(f"{job.path}: this job is at work already")
-
     def list(self) -> list[Cluster]:
-        return [_cluster(job) for job in jobs_of(self._folder, self.name)]
+        return [_cluster(job) for job in self._jobs.all()]
 
     def tail(self, name: str, lines: int, node: int | None = None) -> str:
-        job = self._job(name)
-        file = job.head_log if node is None else job.path / f"node_{node}.txt"
-        if not file.exists():
-            there = sorted(path.name for path in job.path.glob("*.txt"))
-            raise ProviderError(f"{name} has no {file.name}; there are: {', '.join(there)}")
-        return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
+        return self._jobs.tail(name, lines, node)
 
     def exec(self, name: str, command: str, node: int | None = None) -> str:
-        job = self._job(name)
+        job = self._jobs.find(name)
         try:
             done = subprocess.run(
                 ["/bin/sh", "-c", command],
@@ -127,7 +108,7 @@ class LocalProvider:
         return done.stdout
 
     def resize(self, name: str, size: int) -> None:
-        job = self._job(name)
+        job = self._jobs.find(name)
         if not _at_work(job):
             raise ProviderError(f"{name} is not at work: it is {job.status}")
         described = job.read()
@@ -135,14 +116,14 @@ class LocalProvider:
         job.write(**{**described, "nodes": size})
 
     def set_price(self, name: str, change: Change) -> None:
-        self._job(name)
+        self._jobs.find(name)
         raise cannot("local", "set prices", "this machine has none")
 
     def upload(self, machine: str, dry_run: bool = False) -> str:
         raise cannot("local", "upload", "the code is here already")
 
     def destroy(self, name: str) -> None:
-        job = self._job(name)
+        job = self._jobs.find(name)
         if job.status == RUNNING and not _at_work(job):  # all others have ended with it
             _end_head(job)
             job.note(INTERRUPTED)
@@ -156,12 +137,6 @@ class LocalProvider:
             if time.monotonic() > deadline:
                 raise ProviderError(f"process {job.state()['pid']} of {name} does not end")
             time.sleep(LOOK_SECONDS)
-
-    def _job(self, name: str) -> JobFolder:
-        known = {job.name: job for job in jobs_of(self._folder, self.name)}
-        if name not in known:
-            raise no_cluster(name, [*known])
-        return known[name]
 
 
 def make(folder: Path, owner: str | None = None) -> Provider:

@@ -14,14 +14,12 @@ from pathlib import Path
 
 from cluster.jobs import (
     CANCELLED,
-    DONE,
     REQUEUED,
     ROOT,
     RUNNING,
     SUBMITTED,
     JobFolder,
     check_name,
-    jobs_of,
 )
 from cluster.providers import (
     Change,
@@ -30,12 +28,13 @@ from cluster.providers import (
     Provider,
     ProviderError,
     cannot,
-    no_cluster,
 )
+from cluster.providers.kept import KeptJobs
 
 ANSWER_SECONDS = 60.0  # that SLURM's programs have
 END_SECONDS = 90.0  # that a job has to end by itself, and then that SLURM has to end it
 LOOK_SECONDS = 0.2
+SCRIPT_NAME = "job.sbatch"
 JOB_PROGRAM = ROOT / "cluster" / "slurm_job.py"
 LOST = ("down", "drain", "drng", "fail", "futr", "unk", "maint")  # states of nodes
 
@@ -67,7 +66,7 @@ class SlurmProvider:
 
     def __init__(self, folder: Path) -> None:
         """Keep the jobs in ``folder``, which all nodes must see."""
-        self._folder = folder.absolute()
+        self._jobs = KeptJobs(folder, self.name)
 
     def check(self, plan: Plan) -> Plan:
         _check_plan(plan)
@@ -101,45 +100,30 @@ class SlurmProvider:
         )
 
     def preview(self, plan: Plan) -> str:
-        return job_script(plan, self._folder / plan.name)
+        return job_script(plan, self._jobs.folder / plan.name)
 
     def create(self, plan: Plan) -> Cluster:
-        job = JobFolder(self._folder / check_name(plan.name))
-        _check_free(job, plan)
-        self._prepare(job, plan)
-        number = _run(["sbatch", "--parsable", str(job.path / "job.sbatch")]).partition(";")[0]
+        job = self._jobs.free(plan)
+        if job.status and (number := job.read().get("job")) in queued():
+            raise ProviderError(f"{job.path}: job {number} is in the queue already")
+        self._jobs.prepare(job, plan, {SCRIPT_NAME: job_script(plan, job.path)})
+        number = _run(["sbatch", "--parsable", str(job.path / SCRIPT_NAME)]).partition(";")[0]
         job.write(**{**job.read(), "job": number.strip()})
         job.note(SUBMITTED, reason="")
         return Cluster(
             plan.name, self.name, number.strip(), SUBMITTED, plan.nodes, f"in {job.path}"
         )
 
-    def _prepare(self, job: JobFolder, plan: Plan) -> None:
-        try:
-            job.path.mkdir(parents=True, exist_ok=True)
-            job.path.chmod(0o700)
-            job.write(provider=self.name, **dataclasses.asdict(plan))
-            (job.path / "job.sbatch").write_text(job_script(plan, job.path))
-        except OSError as error:
-            raise ProviderError(f"{job.path}: {error.strerror}") from error
-
     def list(self) -> list[Cluster]:
-        jobs = jobs_of(self._folder, self.name)
+        jobs = self._jobs.all()
         queue = queued() if jobs else {}
         return [_cluster(job, queue) for job in jobs]
 
     def tail(self, name: str, lines: int, node: int | None = None) -> str:
-        job = self._job(name)
-        file = job.head_log if node is None else job.path / f"node_{node}.txt"
-        if not file.exists():
-            there = sorted(path.name for path in job.path.glob("*.txt"))
-            raise ProviderError(
-                f"{name} has no {file.name} yet; there are: {', '.join(there) or 'none'}"
-            )
-        return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
+        return self._jobs.tail(name, lines, node)
 
     def exec(self, name: str, command: str, node: int | None = None) -> str:
-        job = self._job(name)
+        job = self._jobs.find(name)
         number = job.read().get("job")
         if number is None or number not in queued():
             raise ProviderError(f"{name} is not in the queue: it is {job.status or 'new'}")
@@ -147,20 +131,20 @@ class SlurmProvider:
         return _run(["srun", *step, f"--relative={node or 0}", "/bin/sh", "-c", command])
 
     def resize(self, name: str, size: int) -> None:
-        self._job(name)
+        self._jobs.find(name)
         raise cannot(
             "slurm", "change the nodes of a job", f"kill {name}, and launch it with --nodes={size}"
         )
 
     def set_price(self, name: str, change: Change) -> None:
-        self._job(name)
+        self._jobs.find(name)
         raise cannot("slurm", "set prices", "its nodes have none")
 
     def upload(self, machine: str, dry_run: bool = False) -> str:
         raise cannot("slurm", "upload", "all nodes see the folder that jobs are submitted from")
 
     def destroy(self, name: str) -> None:
-        job = self._job(name)
+        job = self._jobs.find(name)
         number = job.read().get("job")
         if number is None or number not in queued():
             raise ProviderError(f"{name} is not in the queue: it is {job.status or 'new'}")
@@ -171,32 +155,12 @@ class SlurmProvider:
         if job.status in (SUBMITTED, REQUEUED, RUNNING):  # it had no time to say so itself
             job.note(CANCELLED)
 
-    def _job(self, name: str) -> JobFolder:
-        job = JobFolder(self._folder / check_name(name))
-        if not (job.path / "job.json").exists():
-            there = [file.parent.name for file in self._folder.glob("*/job.json")]
-            raise no_cluster(name, there)
-        return job
-
 
 def make(folder: Path, owner: str | None = None) -> Provider:
     """The provider; see `cluster.providers.provider`. Jobs are this user's own."""
     if owner is not None:
         raise cannot("slurm", "show jobs of others", "leave --owner out")
     return SlurmProvider(folder)
-
-
-def _check_free(job: JobFolder, plan: Plan) -> None:
-    """Refuse a folder in which another job is, or this one is done or at work already."""
-    if not (job.path / "job.json").exists():
-        return
-    before = job.read()
-    if (before.get("experiment"), before.get("config")) != (plan.experiment, list(plan.config)):
-        raise ProviderError(f"{job.path} holds another job: choose another --name")
-    if job.status == DONE:
-        raise ProviderError(f"{job.path}: this job is done already; --name makes another one")
-    if before.get("job") in queued():
-        raise ProviderError(f"{job.path}: job {before['job']} is in the queue already")
 
 
 def job_script(plan: Plan, folder: Path) -> str:
