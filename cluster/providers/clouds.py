@@ -1,4 +1,4 @@
-"""What clouds have in common: what is asked of a launch, and errors in one line."""
+"""What clouds share: where things are in a bucket, launches that are checked, one-line errors."""
 
 import functools
 import getpass
