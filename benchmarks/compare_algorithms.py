@@ -177,6 +177,7 @@ def conclude(study: str, settings: Mapping[Contender, str], folder: Path) -> lis
     store = open_store(embedded_url(folder / "runs" / "store.sqlite", IDLE_SECONDS))
     found = {each: runs_of(folder / study / each.name, store) for each in settings}
     if not (runs := {each: done for each, done in found.items() if done}):
+        store.client.close()
         return []
     rows = [row(study, each, settings[each], found) for each, found in runs.items()]
     curves = {

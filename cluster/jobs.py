@@ -97,6 +97,11 @@ class JobFolder:
         return self.path.name
 
     @property
+    def is_described(self) -> bool:
+        """True if `write` was called for it, ever."""
+        return (self.path / "job.json").exists()
+
+    @property
     def head_log(self) -> Path:
         return self.path / "head.txt"
 

@@ -96,8 +96,13 @@ def _play(
 ) -> list[float]:
     returns = []
     with interrupted_between_steps() as rest:
+
+        def between() -> None:
+            look()
+            rest(sleep)
+
         for number, seed in enumerate(seeds, 1):
-            earned, steps = stage.play(seed, lambda: (look(), rest(sleep)))
+            earned, steps = stage.play(seed, between)
             say(f"episode {number}: return {earned:.2f} after {steps} steps (seed {seed})")
             returns.append(earned)
     return returns

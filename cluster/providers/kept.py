@@ -35,7 +35,7 @@ class KeptJobs:
             ProviderError: another job is there, or this one is done.
         """
         job = JobFolder(self.folder / check_name(plan.name))
-        if not (job.path / "job.json").exists():
+        if not job.is_described:
             return job
         before = job.read()
         if (before.get("experiment"), before.get("config")) != (plan.experiment, list(plan.config)):

@@ -104,7 +104,7 @@ class SlurmProvider:
 
     def create(self, plan: Plan) -> Cluster:
         job = self._jobs.free(plan)
-        if job.status and (number := job.read().get("job")) in queued():
+        if job.is_described and (number := job.read().get("job")) in queued():
             raise ProviderError(f"{job.path}: job {number} is in the queue already")
         self._jobs.prepare(job, plan, {SCRIPT_NAME: job_script(plan, job.path)})
         number = _run(["sbatch", "--parsable", str(job.path / SCRIPT_NAME)]).partition(";")[0]

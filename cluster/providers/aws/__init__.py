@@ -53,11 +53,10 @@ class AwsProvider:
 
     def __init__(self, owner: str, aws: Aws) -> None:
         self._aws, self._mine = aws, Mine(owner, aws.region)
-        self._launches = Launches(lambda plan: prepare(aws, self._mine, plan))
+        self._launches = Launches(told_in_one_line(lambda plan: prepare(aws, self._mine, plan)))
 
     # --- launching
 
-    @told_in_one_line
     def check(self, plan: Plan) -> CloudPlan:
         return self._launches.check(plan)
 

@@ -52,11 +52,10 @@ class IbmProvider:
 
     def __init__(self, owner: str, ibm: Ibm) -> None:
         self._ibm, self._owner = ibm, owner
-        self._launches = Launches(lambda plan: prepare(ibm, owner, plan))
+        self._launches = Launches(told_in_one_line(lambda plan: prepare(ibm, owner, plan)))
 
     # --- launching
 
-    @told_in_one_line
     def check(self, plan: Plan) -> CloudPlan:
         return self._launches.check(plan)
 
