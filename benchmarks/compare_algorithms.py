@@ -1,13 +1,14 @@
 """Algorithms on the tasks of distributed_es: learning curves, and what came of each run.
 
-    python benchmarks/compare_algorithms.py lander pendulum_partial ant [--seeds 1..5] [--jobs 2]
+    python benchmarks/compare_algorithms.py lander pendulum_partial ant [--jobs 2] [--done]
 
 Every contender is run by its experiment with its named config, one worker a run; a run that is
 done is not done again. Who has `tries` gets the best of them, found by short runs with two other
 seeds, as the settings of ES were once found. All runs are kept in FOLDER/runs, where
-`EVO_RUNS=FOLDER/runs python store/compare.py --list` finds them; `--done` shows what there is and
-runs nothing. A study leaves FOLDER/STUDY.png, curves of `current fitness` on fresh episodes
-against generations, environment steps and core-seconds, and a table:
+`EVO_RUNS=FOLDER/runs python store/compare.py --list` finds them, and their curves in
+CURVES/STUDY.jsonl, beside those that were there; `--done` shows what there is and runs nothing. A
+study leaves FOLDER/STUDY.png, curves of `current fitness` on fresh episodes against generations,
+environment steps and core-seconds, and a table:
 
 | column | means |
 |---|---|
@@ -28,19 +29,17 @@ from typing import Any
 
 import numpy as np
 from common import ROOT, Row, machine, parser, show, write_json
-from pymongo.database import Database
+from curves import AXES, METRIC, CurveFile, KeptRun, kept
 
 from cluster.jobs import DONE, JobFolder
 from evolution.loop import confidence_interval
 from store.comparison.curves import BANDS, ESTIMATES
 from store.comparison.figures import draw_axes
-from store.comparison.learning import CORE_SECONDS, STEPS, Learning, learn, read_curve
+from store.comparison.learning import Learning, learn
 from store.embedded.start import embedded_url
 from store.location import open_store
 from store.reader import RunReader
 
-METRIC, SMOOTH = "current fitness", 20
-AXES = ("generation", "steps", "core-seconds")
 IDLE_SECONDS = 2.0  # after which the server of the store ends
 
 
@@ -74,7 +73,7 @@ LANDER = f"lander {WHOLE} num_generations=300"
 WIDE = "lander_original pop_size=200 num_generations=150"
 PARTIAL = f"pendulum_partial {WHOLE}"
 FIVE, THIRTY = (f"{PARTIAL} num_generations=300 num_episodes={count}" for count in (5, 30))
-ANT = "ant n_tsteps=3000000"
+ANT = "ant n_tsteps=1000000"
 SIGMAS = ("sigma=0.1", "sigma=0.3", "sigma=1.0")
 STUDIES = {
     "lander": Study(
@@ -105,6 +104,7 @@ STUDIES = {
             ),
         ),
         short="num_generations=60",
+        seeds="6..10",  # the settings of ES were found with others
     ),
     "ant": Study(
         (
@@ -116,100 +116,123 @@ STUDIES = {
     ),
 }
 SEARCH_SEEDS = "101,102"
+QUICK = "num_generations=2 final_episodes=10"
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
-    options.add_argument("--seeds", help="1..5; of the ant 1..3")
-    options.add_argument("--jobs", default="2", help="runs at once")
-    options.add_argument("--done", action="store_true", help="run nothing: show what is done")
-    options.add_argument("--folder", type=Path, default=ROOT / "runs" / "comparison")
-    chosen = options.parse_args()
-    if unknown := set(chosen.studies) - set(STUDIES):
-        options.error(f"no study {min(unknown)!r}; known: {', '.join(STUDIES)}")
+    chosen = options()
     print(machine())
-    if chosen.quick:
-        chosen.folder /= "quick"
     rows: list[Row] = []
     for name in chosen.studies or STUDIES:
-        study, folder = STUDIES[name], chosen.folder / name
-        seeds = chosen.seeds or study.seeds
-        settings = dict[Contender, str]()
-        for each in study.contenders:
-            settings[each] = find_settings(each, study.short, folder, chosen)
-            run(each, f"{each.config} {settings[each]}", seeds, folder / each.name, chosen)
-        rows += conclude(name, settings, chosen.folder)
+        rows += Comparison(name, chosen).rows()
     write_json(chosen.json, rows)
 
 
-def find_settings(contender: Contender, short: str, folder: Path, chosen: Any) -> str:
-    """Of those that it may try, the one with the best last policies; all are tried equally."""
-    if not contender.tries:
-        return ""
-    found = {}
-    for words in contender.tries:
-        grid = folder / f"{contender.name}-{words}"
-        run(contender, f"{contender.config} {words} {short}", SEARCH_SEEDS, grid, chosen)
-        store = open_store(embedded_url(chosen.folder / "runs" / "store.sqlite", IDLE_SECONDS))
-        if results := [float(each.result) for each in runs_of(grid, store)]:
-            found[words] = float(np.mean(results))
-        store.client.close()
-    show(f"{contender.label}: {short}, seeds {SEARCH_SEEDS}", [dict(found)])
-    return max(found, key=found.__getitem__, default="")
-
-
-def run(contender: Contender, config: str, seeds: str, grid: Path, chosen: Any) -> None:
-    """All its runs that are not done, by the command that users have for a grid of runs."""
-    if chosen.done:
-        return
+def options() -> Any:
+    """What the command line says, checked."""
+    found = parser(__doc__)
+    found.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(STUDIES))
+    found.add_argument("--seeds", help="such as 1..5; else each study has its own")
+    found.add_argument("--jobs", default="2", help="runs at once")
+    found.add_argument("--done", action="store_true", help="run nothing: show what is done")
+    found.add_argument("--folder", type=Path, default=ROOT / "runs" / "comparison")
+    found.add_argument("--curves", type=Path, default=ROOT / "benchmarks" / "curves")
+    chosen = found.parse_args()
+    if unknown := set(chosen.studies) - set(STUDIES):
+        found.error(f"no study {min(unknown)!r}; known: {', '.join(STUDIES)}")
     if chosen.quick:
-        config, seeds = f"{config} num_generations=2 final_episodes=10", "1,2"
-    launch = [sys.executable, ROOT / "cluster" / "launch_multi.py", "--yes", "--hours=12"]
-    what = [f"--experiment={contender.experiment}", f"--config={config}", f"--seeds={seeds}"]
-    where = [f"--folder={grid.parent}", f"--name={grid.name}", f"--jobs={chosen.jobs}"]
-    env = {**os.environ, "EVO_RUNS": str(chosen.folder / "runs")}
-    subprocess.run([*launch, *what, *where], env=env, check=True)
+        chosen.folder /= "quick"
+        chosen.curves = chosen.folder
+    return chosen
 
 
-def conclude(study: str, settings: Mapping[Contender, str], folder: Path) -> list[Row]:
-    """The table and the figure of a study."""
-    store = open_store(embedded_url(folder / "runs" / "store.sqlite", IDLE_SECONDS))
-    found = {each: runs_of(folder / study / each.name, store) for each in settings}
-    if not (runs := {each: done for each, done in found.items() if done}):
+class Comparison:
+    """A study on its way: runs what is not done, and keeps the curves of what is."""
+
+    def __init__(self, name: str, chosen: Any) -> None:
+        """Begin with the curves that were kept."""
+        self._name, self._study, self._chosen = name, STUDIES[name], chosen
+        self._curves = CurveFile(chosen.curves / f"{name}.jsonl")
+
+    def rows(self) -> list[Row]:
+        """Run all that is wanted; the table, and a figure beside it."""
+        settings = dict[Contender, str]()
+        for each in self._study.contenders:
+            settings[each] = self._search(each)
+            seeds = self._chosen.seeds or self._study.seeds
+            self._run(each, settings[each], seeds, each.name)
+        runs = {each: self._kept(each, words) for each, words in settings.items()}
+        if not (done := {each: found for each, found in runs.items() if found}):
+            return []
+        self._draw(done)
+        rows = [row(self._name, each, settings[each], found) for each, found in done.items()]
+        show(self._name, rows)
+        return rows
+
+    def _search(self, contender: Contender) -> str:
+        """Of those that it may try, the one with the best last policies; all tried equally."""
+        found = {}
+        for words in contender.tries:
+            trial = f"{words} {self._study.short}"
+            self._run(contender, trial, SEARCH_SEEDS, f"{contender.name}-{words}")
+            if runs := self._kept(contender, trial):
+                found[words] = float(np.mean([each.fresh for each in runs]))
+        if found:
+            title = f"{contender.label}: {self._study.short}, seeds {SEARCH_SEEDS}"
+            show(title, [dict(found)])
+        return max(found, key=found.__getitem__, default="")
+
+    def _config(self, contender: Contender, more: str) -> str:
+        """The words behind ``with``, without the seed."""
+        return " ".join([contender.config, more, QUICK if self._chosen.quick else ""])
+
+    def _kept(self, contender: Contender, more: str) -> list[KeptRun]:
+        return self._curves.of(contender.experiment, self._config(contender, more))
+
+    def _run(self, contender: Contender, more: str, seeds: str, name: str) -> None:
+        """All its runs that are not done, by the command that users have for a grid of runs."""
+        folder = self._chosen.folder / self._name
+        if not self._chosen.done:
+            config = self._config(contender, more)
+            launch = [sys.executable, ROOT / "cluster" / "launch_multi.py", "--yes", "--hours=12"]
+            what = [f"--experiment={contender.experiment}", f"--config={config}"]
+            where = [f"--folder={folder}", f"--name={name}", f"--jobs={self._chosen.jobs}"]
+            env = {**os.environ, "EVO_RUNS": str(self._chosen.folder / "runs")}
+            subprocess.run([*launch, *what, f"--seeds={seeds}", *where], env=env, check=True)
+        self._keep(folder / name)
+
+    def _keep(self, grid: Path) -> None:
+        """Keep the curves of the runs that are done."""
+        jobs = [JobFolder(path) for path in sorted(grid.glob("*/"))]
+        if not (done := [each for each in jobs if each.status == DONE]):
+            return
+        file = self._chosen.folder / "runs" / "store.sqlite"
+        store = open_store(embedded_url(file, IDLE_SECONDS))
+        for job in done:
+            described, run = job.read(), RunReader(store, int(job.state()["run"]))
+            self._curves.add(kept(run, described["experiment"], described["config"]))
         store.client.close()
-        return []
-    rows = [row(study, each, settings[each], found) for each, found in runs.items()]
-    curves = {
-        axis: [learning(each.label, found, axis) for each, found in runs.items()] for axis in AXES
-    }
-    caption = "line: mean over the runs; band: its 95 % bootstrap interval"
-    draw_axes(curves, folder / f"{study}.png", caption, metric=METRIC)
-    store.client.close()
-    show(study, rows)
-    return rows
+        self._curves.write()
+
+    def _draw(self, runs: Mapping[Contender, Sequence[KeptRun]]) -> None:
+        """The figure: against generations, steps and core-seconds."""
+        lines = {axis: [learning(each, runs[each], axis) for each in runs] for axis in AXES}
+        caption = "line: mean over the runs; band: its 95 % bootstrap interval"
+        self._chosen.folder.mkdir(parents=True, exist_ok=True)
+        file = self._chosen.folder / f"{self._name}.png"
+        draw_axes(lines, file, caption, metric=METRIC)
 
 
-def runs_of(grid: Path, store: Database) -> list[RunReader]:
-    """Those of a contender that are done."""
-    jobs = [JobFolder(path) for path in sorted(grid.glob("*/"))]
-    done = [each.state() for each in jobs if each.status == DONE]
-    return [RunReader(store, int(each["run"])) for each in done]
-
-
-def learning(label: str, runs: Sequence[RunReader], axis: str) -> Learning:
+def learning(contender: Contender, runs: Sequence[KeptRun], axis: str) -> Learning:
     """The curves of a contender against generations, steps or core-seconds."""
-    found = [read_curve(each, METRIC, axis, SMOOTH) for each in runs]
-    return learn(label, found, axis, ESTIMATES["mean"], BANDS["ci"])
+    found = [each.curve(axis) for each in runs]
+    return learn(contender.label, found, axis, ESTIMATES["mean"], BANDS["ci"])
 
 
-def row(study: str, contender: Contender, settings: str, runs: Sequence[RunReader]) -> Row:
+def row(study: str, contender: Contender, settings: str, runs: Sequence[KeptRun]) -> Row:
     """What it cost, and what came of it."""
-    fresh = np.array([float(each.result) for each in runs])
-    smoothed = [read_curve(each, METRIC, "generation", SMOOTH).values[-1] for each in runs]
-    spent = {
-        name: [each.metric(name).values[-1] for each in runs] for name in (STEPS, CORE_SECONDS)
-    }
+    fresh = np.array([each.fresh for each in runs])
+    last = {name: np.mean([each.last(name) for each in runs]) for name in (*AXES, "fitness")}
     return {
         "study": study,
         "contender": contender.label,
@@ -217,12 +240,12 @@ def row(study: str, contender: Contender, settings: str, runs: Sequence[RunReade
         "fresh": f"{fresh.mean():.1f} ± {confidence_interval(fresh):.1f}",
         "lowest": round(float(fresh.min()), 1),
         "highest": round(float(fresh.max()), 1),
-        "smoothed": round(float(np.mean(smoothed)), 1),
+        "smoothed": round(float(last["fitness"]), 1),
         "settings": settings,
         "published": contender.published,
-        "generations": int(runs[0].metric(METRIC).steps[-1]),
-        "million_steps": round(float(np.mean(spent[STEPS])) / 1e6, 1),
-        "core_seconds": round(float(np.mean(spent[CORE_SECONDS]))),
+        "generations": round(float(last["generation"])),
+        "million_steps": round(float(last["steps"]) / 1e6, 1),
+        "core_seconds": round(float(last["core-seconds"])),
     }
 
 
