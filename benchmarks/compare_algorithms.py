@@ -100,6 +100,9 @@ STUDIES = {
             Contender("CMA, 5 episodes", "nevergrad_es", FIVE, "-490", SIGMAS),
             Contender("CMA, 30 episodes", "nevergrad_es", THIRTY, "-335", SIGMAS),
             Contender(
+                "CMA, 30, same starts", "nevergrad_es", f"{THIRTY} env_seed=None", "", SIGMAS
+            ),
+            Contender(
                 "GA", "ga", f"{PARTIAL} num_generations=300", "", ("sigma=0.03", *SIGMAS[:2])
             ),
         ),

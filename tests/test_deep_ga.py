@@ -300,13 +300,19 @@ def test_a030_no_task_holds_a_written_network(noise: NoiseTable) -> None:
                     assert theta.tobytes() == asked.theta.tobytes()
 
 
-def test_the_sphere_gets_better(noise: NoiseTable) -> None:
+@pytest.mark.parametrize("seed", range(2))
+def test_a016_the_sphere_converges_within_100_generations(seed: int, noise: NoiseTable) -> None:
+    """With the children and the steps of ``with sphere``; at generation 0 there is no elite yet."""
     problem = choose_problem(
-        env_name="Sphere-v0", policy_kwargs={"hidden_sizes": [], "output_activation": "none"}
+        env_name="Sphere-v0",
+        policy_kwargs={"hidden_sizes": [], "output_activation": "none"},
+        action_scaling="none",
     )
-    ga = DeepGA(shapes_of(problem), noise, **SETTINGS | {"pop_size": 200, "n_parents": 20})
+    settings = SETTINGS | {"pop_size": 200, "n_parents": 20, "n_evals": 1, "sigma": 0.05}
+    ga = DeepGA(shapes_of(problem), noise, **settings)
     with LocalEvaluator(problem, noise) as evaluator:
-        run = evolve(ga, evaluator, generations=40, episodes=1, eval_episodes=1, seeding=Seeding(1))
+        seeding = Seeding(seed)
+        run = evolve(ga, evaluator, generations=100, episodes=1, eval_episodes=1, seeding=seeding)
         fitness = [generation.fitness for generation in run]
     assert fitness[1] < -3
-    assert fitness[-1] > fitness[1] / 4
+    assert fitness[-1] > -1e-2
