@@ -6,6 +6,7 @@ from typing import Any
 from evolution.checks import checked_run
 from evolution.problem import Problem
 from evolution.settings import RunSettings, above_zero, number, whole_number
+from evolution.shaping import SHAPINGS
 from policy.base import Policy
 from store.reader import load_policy
 from utils.names import did_you_mean
@@ -39,9 +40,9 @@ def _check_algorithm(config: Mapping[str, Any], policy: Policy) -> None:
         number(name, config[name])
         if config[name] >= 1:
             raise ValueError(f"{name}={config[name]}: must be below 1")
-    if config["optimizer"] not in OPTIMIZERS:
-        hint = did_you_mean(str(config["optimizer"]), OPTIMIZERS)
-        known = ", ".join(OPTIMIZERS)
-        raise ValueError(f"no optimizer {config['optimizer']!r}.{hint} Known: {known}")
+    for name, known in (("optimizer", OPTIMIZERS), ("shaping", tuple(SHAPINGS))):
+        if config[name] not in known:
+            hint = did_you_mean(str(config[name]), known)
+            raise ValueError(f"no {name} {config[name]!r}.{hint} Known: {', '.join(known)}")
     if config["load_from"] is not None:
         policy.theta_from_state_dict(load_policy(config["load_from"]))

@@ -29,6 +29,7 @@ check_before_start(ex, checked_config)
 def algorithm():  # Salimans et al. 2017
     pop_size = 50  # candidates per generation, both members of each antithetic pair counted
     sigma = 0.02  # standard deviation of the perturbations of theta
+    shaping = "centered_ranks"  # of fitness; or log_ranks: the best count most
     optimizer = "Adam"  # of torch.optim
     lr = 0.005  # its step size
     lr_decay = 1.0  # factor of it after each generation: 1 keeps it as it is
@@ -134,7 +135,7 @@ def pendulum_lstm_original():
 
 @ex.named_config
 def pendulum_partial():
-    """Pendulum, velocity hidden, LSTM 16: -156 to -252 in 13 core-minutes, five of five runs."""
+    """Pendulum, velocity hidden, LSTM 16: -156 to -252, but two runs in ten never swing up."""
     env_name = "PartiallyObservablePendulum-v0"
     network = "lstm"
     hidden_sizes = [16]
@@ -142,12 +143,13 @@ def pendulum_partial():
     env_seed = -1
     num_episodes = 5
     eval_episodes = 50  # the returns vary widely, and these decide when to stop
-    num_generations = 500
+    num_generations = 400
     stop_fitness = -180
-    pop_size = 400  # with 200, one run in five never swings up
+    pop_size = 400
     lr = 0.2  # large, or it stays where nothing swings up
-    lr_decay = 0.997
+    lr_decay = 0.996
     sigma = 0.2
+    shaping = "log_ranks"  # with centered_ranks, two or three runs in ten never swing up
     l2coeff = 0.0
 
 
@@ -224,6 +226,7 @@ def make_strategy(
         noise,
         pop_size=config["pop_size"],
         sigma=config["sigma"],
+        shaping=config["shaping"],
         optimizer=config["optimizer"],
         lr=config["lr"],
         lr_decay=config["lr_decay"],

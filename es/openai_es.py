@@ -11,7 +11,7 @@ import torch
 from evolution.evaluation import Evaluations
 from evolution.noise import NoiseTable, check_room
 from evolution.population import Mirrored, Population
-from evolution.shaping import centered_ranks
+from evolution.shaping import SHAPINGS
 from utils.names import did_you_mean
 
 
@@ -52,6 +52,7 @@ class OpenAIES:
         *,
         pop_size: int,
         sigma: float,
+        shaping: str = "centered_ranks",
         lr: float,
         lr_decay: float = 1.0,
         l2coeff: float = 0.005,
@@ -65,6 +66,7 @@ class OpenAIES:
             theta: float32[dim].
             pop_size: candidates per generation, both members of each pair counted.
             sigma: standard deviation of the perturbations.
+            shaping: one of ``evolution.shaping.SHAPINGS``.
             lr_decay: factor of ``lr`` after each step.
             l2coeff: weight decay; what the optimizer named does with it.
         Raises:
@@ -81,7 +83,7 @@ class OpenAIES:
             raise ValueError(f"l2coeff={l2coeff}: must be zero or a positive number")
         check_room(noise.size, len(theta))
         self._noise, self._pairs, self._sigma = noise, pop_size // 2, sigma
-        self._lr_decay = lr_decay
+        self._shaped, self._lr_decay = SHAPINGS[shaping], lr_decay
         self._theta = torch.tensor(theta, dtype=torch.float32)
         # torch.optim takes a second to import what it needs: that goes on while the first
         # generation is evaluated.
@@ -107,7 +109,7 @@ class OpenAIES:
     ) -> dict[str, float]:
         (population,), (told,) = populations, evaluations
         assert isinstance(population, Mirrored)
-        utilities = centered_ranks(told.fitness).reshape(-1, 2)
+        utilities = self._shaped(told.fitness).reshape(-1, 2)
         weights = utilities[:, 0] - utilities[:, 1]  # float32[pairs], how much better + was than -
         gradient = self._noise.weighted_sum(weights, population.noise_indices, population.dim)
         gradient /= len(population)

@@ -88,6 +88,7 @@ NUMBERS = [
     ("lr=fast", "lr='fast'", "number"),
     ("lr=None", "lr=None", "number"),
     ("lr_decay=0", "lr_decay=0", "above zero"),
+    ("shaping=log_rank", "'log_rank'", "Did you mean 'log_ranks'"),
     ("lr_decay=1.5", "lr_decay=1.5", "at most 1"),
     ("l2coeff=-0.1", "l2coeff=-0.1", "0 or more"),
     ("adam_beta1=1", "adam_beta1=1", "below 1"),

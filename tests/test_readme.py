@@ -109,6 +109,8 @@ def test_a008_all_other_commands_work() -> None:
         try_all("compare.py")
         try_all("plot.py")
         assert "10 jobs" in try_all("launch_multi.py", "--dry-run")[0]
+        (compared,) = try_all("compare_algorithms.py --done", f"--folder={place.runs}")
+        assert "CMA, 5 episodes" in compared
         end_server(place.runs / "store.sqlite")
     # These need a job of a cluster or a browser: tests/test_slurm_real.py and test_board.py.
     named = {command.split()[0] for command in left}
