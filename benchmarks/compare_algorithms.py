@@ -74,6 +74,7 @@ LANDER = f"lander {WHOLE} num_generations=300"
 WIDE = "lander_original pop_size=200 num_generations=150"
 PARTIAL = f"pendulum_partial {WHOLE}"
 FIVE, THIRTY = (f"{PARTIAL} num_generations=300 num_episodes={count}" for count in (5, 30))
+CENTRED = "shaping=centered_ranks lr_decay=0.997 num_generations=500"  # before log_ranks
 UNUSED = "31..35"  # by those who looked for the settings
 ANT = "ant n_tsteps=1000000"
 SIGMAS = ("sigma=0.1", "sigma=0.3", "sigma=1.0")
@@ -98,6 +99,7 @@ STUDIES = {
     "pendulum_partial": Study(
         (
             Contender("ES, their settings", "es", "pendulum_partial_original", "-720 to -745"),
+            Contender("ES, centred ranks", "es", f"{PARTIAL} {CENTRED}"),
             Contender("ES, our settings", "es", PARTIAL, seeds=UNUSED),
             Contender("CMA, 5 episodes", "nevergrad_es", FIVE, "-490", SIGMAS),
             Contender("CMA, 30 episodes", "nevergrad_es", THIRTY, "-335", SIGMAS),
