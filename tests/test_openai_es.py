@@ -14,6 +14,7 @@ from evolution.noise import NoiseTable
 from evolution.population import Mirrored
 from evolution.problem import choose_problem
 from evolution.seeding import Seeding
+from evolution.shaping import SHAPINGS
 
 DIM = 12
 LR, L2, SIGMA = 0.05, 0.3, 0.1
@@ -35,11 +36,17 @@ def gradient_by_hand(population: Mirrored, fitness: np.ndarray, noise: NoiseTabl
     """Sum of (rank of + minus rank of -) * epsilon, over the number of candidates."""
     ranks = np.empty(len(fitness))
     ranks[np.argsort(fitness)] = np.linspace(-0.5, 0.5, len(fitness))
+    return gradient_of_utilities(population, ranks, noise)
+
+
+def gradient_of_utilities(
+    population: Mirrored, utilities: np.ndarray, noise: NoiseTable
+) -> np.ndarray:
     total = np.zeros(population.dim)
     for pair, index in enumerate(population.noise_indices):
         epsilon = noise.get(int(index), population.dim).astype(np.float64)
-        total += (ranks[2 * pair] - ranks[2 * pair + 1]) * epsilon
-    return total / len(fitness)
+        total += (utilities[2 * pair] - utilities[2 * pair + 1]) * epsilon
+    return total / len(utilities)
 
 
 class AdamByHand:
@@ -95,6 +102,17 @@ def test_a010_steps_equal_the_formulas(
         assert told["grad norm"] == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
         moved = np.linalg.norm(theta - before) / np.linalg.norm(before)
         assert told["update ratio"] == pytest.approx(moved, rel=1e-4)
+
+
+@pytest.mark.parametrize("shaping", SHAPINGS)
+def test_the_gradient_is_that_of_the_chosen_shaping(shaping: str, noise: NoiseTable) -> None:
+    strategy = start(noise, shaping=shaping, optimizer="SGD", l2coeff=0.0)
+    before = strategy.theta.astype(np.float64)
+    (population,) = strategy.ask(np.random.default_rng(2))
+    fitness = np.random.default_rng(3).permutation(10) * 3.0
+    strategy.tell([population], [evaluated(fitness)])
+    gradient = gradient_of_utilities(population, SHAPINGS[shaping](fitness), noise)
+    np.testing.assert_allclose(strategy.theta - before, LR * gradient, atol=1e-6)
 
 
 def test_a011_the_gradient_points_along_a_linear_objective(noise: NoiseTable) -> None:
