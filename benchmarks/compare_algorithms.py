@@ -2,11 +2,11 @@
 
     python benchmarks/compare_algorithms.py lander pendulum_partial ant [--jobs 2] [--done]
 
-Every contender is run by its experiment with its named config, one worker a run; a run that is
-done is not done again. Who has `tries` gets the best of them, found by short runs with two other
-seeds, as the settings of ES were once found. All runs are kept in FOLDER/runs, where
-`EVO_RUNS=FOLDER/runs python store/compare.py --list` finds them, and their curves in
-CURVES/STUDY.jsonl, beside those that were there; `--done` shows what there is and runs nothing. A
+Every contender is run by its experiment with its named config, one worker a run. Who has `tries`
+gets the best of them, found by short runs with two other seeds, as the settings of ES were once
+found. All runs are kept in FOLDER/runs, where `EVO_RUNS=FOLDER/runs python store/compare.py --list`
+finds them, and their curves in CURVES/STUDY.jsonl. What is kept there is not run again: name
+another folder of curves to have all of it anew; `--done` shows what there is and runs nothing. A
 study leaves FOLDER/STUDY.png, curves of `current fitness` on fresh episodes against generations,
 environment steps and core-seconds, and a table:
 
@@ -31,6 +31,7 @@ import numpy as np
 from common import ROOT, Row, machine, parser, show, write_json
 from curves import AXES, METRIC, CurveFile, KeptRun, kept
 
+from cluster.grid import parse_seeds
 from cluster.jobs import DONE, JobFolder
 from evolution.loop import confidence_interval
 from store.comparison.curves import BANDS, ESTIMATES
@@ -197,16 +198,21 @@ class Comparison:
         return self._curves.of(contender.experiment, self._config(contender, more))
 
     def _run(self, contender: Contender, more: str, seeds: str, name: str) -> None:
-        """All its runs that are not done, by the command that users have for a grid of runs."""
+        """All its runs that are not kept, by the command that users have for a grid of runs."""
         folder = self._chosen.folder / self._name
-        if not self._chosen.done:
+        self._keep(folder / name)  # what was done when this was interrupted
+        there = {run.line["seed"] for run in self._kept(contender, more)}
+        left = [str(seed) for seed in parse_seeds(seeds) if seed not in there]
+        if left and not self._chosen.done:
             config = self._config(contender, more)
             launch = [sys.executable, ROOT / "cluster" / "launch_multi.py", "--yes", "--hours=12"]
             what = [f"--experiment={contender.experiment}", f"--config={config}"]
             where = [f"--folder={folder}", f"--name={name}", f"--jobs={self._chosen.jobs}"]
             env = {**os.environ, "EVO_RUNS": str(self._chosen.folder / "runs")}
-            subprocess.run([*launch, *what, f"--seeds={seeds}", *where], env=env, check=True)
-        self._keep(folder / name)
+            subprocess.run(
+                [*launch, *what, f"--seeds={','.join(left)}", *where], env=env, check=True
+            )
+            self._keep(folder / name)
 
     def _keep(self, grid: Path) -> None:
         """Keep the curves of the runs that are done."""

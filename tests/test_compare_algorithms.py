@@ -47,7 +47,7 @@ def test_a094_the_same_task_by_several_algorithms(
         begun = capfd.readouterr().err
         assert compared(night, monkeypatch, kept) == first
         assert compared(night, monkeypatch, kept, "--done") == first
-        assert compared(clone, monkeypatch, kept, "--done") == first  # without the runs
+        assert compared(clone, monkeypatch, kept) == first  # without the runs
     finally:
         end_server(night / "runs" / "store.sqlite")
     assert not (clone / "runs").exists()
