@@ -76,7 +76,7 @@ WIDE = "lander_original pop_size=200 num_generations=150"
 PARTIAL = f"pendulum_partial {WHOLE}"
 FIVE, THIRTY = (f"{PARTIAL} num_generations=300 num_episodes={count}" for count in (5, 30))
 CENTRED = "shaping=centered_ranks lr_decay=0.997 num_generations=500"  # before log_ranks
-UNUSED = "31..35"  # by those who looked for the settings
+UNUSED = "31..35"  # when these settings were chosen
 ANT = "ant n_tsteps=1000000"
 SIGMAS = ("sigma=0.1", "sigma=0.3", "sigma=1.0")
 STUDIES = {

@@ -149,7 +149,7 @@ def pendulum_partial():
     lr = 0.2  # large, or it stays where nothing swings up
     lr_decay = 0.996
     sigma = 0.2
-    shaping = "log_ranks"  # with centered_ranks, two or three runs in ten never swing up
+    shaping = "log_ranks"  # with centered_ranks, two runs in ten never swung up
     l2coeff = 0.0
 
 
