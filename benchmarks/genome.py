@@ -21,7 +21,7 @@ from cluster.wire import pack, unpack
 from evolution.anchors import Anchors
 from evolution.decoder import Decoder, Genome
 from evolution.evaluation import Part
-from evolution.messages import task_fields, task_parts
+from evolution.exchange.messages import task_fields, task_parts
 from evolution.noise import NoiseTable
 from evolution.population import Lineages
 

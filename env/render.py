@@ -11,11 +11,11 @@ from typing import Any
 import click
 from pymongo.database import Database
 
-from evolution import playing
-from evolution.replay import fresh_seeds, play_candidate, play_episodes
+from evolution.playback import playing
+from evolution.playback.replay import fresh_seeds, play_candidate, play_episodes
+from evolution.playback.subject import Subject, subject_of_file, subject_of_run
 from evolution.settings import whole_number
 from evolution.simulator import EpisodeError
-from evolution.subject import Subject, subject_of_file, subject_of_run
 from store.command_line import in_one_line
 from store.recorder import theta_sha256
 from utils.film import check_film

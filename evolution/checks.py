@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from evolution.noise import check_room
+from evolution.playback.show import has_display
 from evolution.problem import Problem, problem_of
 from evolution.ray_cluster import check_ray
 from evolution.settings import RunSettings, number
-from evolution.show import has_display
 from evolution.workplace import check_workplace
 from policy.base import Policy
 

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from cluster.keys import who
 from evolution.evaluation import Part, PieceRunner
-from evolution.messages import task_parts
+from evolution.exchange.messages import task_parts
 from evolution.noise import NoiseTable
 from evolution.serving import SupplyError, answer, in_words, open_run
 
@@ -39,7 +39,7 @@ class PieceActor:
         """Set up for a run; says who this is, and why it refuses: "" if it does not.
 
         Args:
-            spec: of the run; see `evolution.messages.run_spec`.
+            spec: of the run; see `evolution.exchange.messages.run_spec`.
         """
         refusal = ""
         try:
@@ -63,7 +63,7 @@ class PieceActor:
         Args:
             number: of the task, whose other arguments are the same in every call.
             pieces: int32[n], ascending.
-            fields: the task; see `evolution.messages.task_fields`.
+            fields: the task; see `evolution.exchange.messages.task_fields`.
             names: of the anchors that it names.
             supplies: their parameters, float32[dim] each.
         Raises:

@@ -21,13 +21,13 @@ from ray.exceptions import RayActorError, RayError, RaySystemError
 
 from cluster.redis_server import ServerError
 from evolution.anchors import Anchors, Supplies
-from evolution.answers import Answer, Layout
-from evolution.batches import MAX_SECONDS, read_sound
-from evolution.dealing import Dealer, Lot
 from evolution.evaluation import Evaluations, Part
-from evolution.gathering import Counts, Gathering
-from evolution.lookout import SPEAK_SECONDS, WorkerFailure
-from evolution.messages import FAILURE, run_spec, task_fields
+from evolution.exchange.answers import Answer, Layout
+from evolution.exchange.batches import MAX_SECONDS, read_sound
+from evolution.exchange.dealing import Dealer, Lot
+from evolution.exchange.gathering import Counts, Gathering
+from evolution.exchange.lookout import SPEAK_SECONDS, WorkerFailure
+from evolution.exchange.messages import FAILURE, run_spec, task_fields
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 from evolution.ray_actor import PieceActor

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evolution.evaluation import Part, PieceRunner
-from evolution.messages import FAILURE, Rows
+from evolution.exchange.messages import FAILURE, Rows
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 
@@ -26,7 +26,7 @@ def open_run(
     """This machine's noise and a runner of the problem; both are the caller's to close.
 
     Args:
-        spec: of the run; see `evolution.messages.run_spec`.
+        spec: of the run; see `evolution.exchange.messages.run_spec`.
         fetch: an anchor's parameters, by its name; a ``SupplyError`` if they are gone.
     Raises:
         ValueError: this process would not get the same numbers.

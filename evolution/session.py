@@ -19,13 +19,13 @@ from cluster.clients import AnotherHeadError
 from cluster.keys import who
 from cluster.redis_server import ServerError
 from evolution.decoder import Decoder
-from evolution.lookout import WorkerFailure
+from evolution.exchange.lookout import WorkerFailure
 from evolution.loop import Generation, History, assess, evolve
 from evolution.noise import NoiseTable
+from evolution.playback.show import show_episode
 from evolution.problem import Problem
 from evolution.seeding import Seeding
 from evolution.settings import RunSettings
-from evolution.show import show_episode
 from evolution.simulator import EpisodeError
 from evolution.strategy import Strategy
 from evolution.workplace import open_workplace

@@ -17,7 +17,7 @@ from cluster.keys import BEAT_SECONDS
 from cluster.tickets import Ticket
 from cluster.wire import MessageError, VersionError
 from evolution.evaluation import Part, PieceRunner
-from evolution.messages import REFUSAL, task_parts
+from evolution.exchange.messages import REFUSAL, task_parts
 from evolution.noise import NoiseTable
 from evolution.serving import SupplyError, answer, in_words, open_run
 

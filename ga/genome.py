@@ -11,9 +11,9 @@ import click
 import numpy as np
 from pymongo.database import Database
 
-from evolution import playing
+from evolution.playback import playing
+from evolution.playback.replay import fresh_seeds
 from evolution.problem import Problem
-from evolution.replay import fresh_seeds
 from evolution.simulator import EpisodeError
 from ga.genome_text import GenomeText
 from ga.stored import StoredRun

@@ -14,12 +14,12 @@ from redis import RedisError
 
 from cluster.redis_server import ServerError
 from env.errors import EnvError
-from evolution import playing
 from evolution.decoder import Decoder
 from evolution.evaluation import Evaluations
-from evolution.lookout import WorkerFailure
+from evolution.exchange.lookout import WorkerFailure
 from evolution.loop import confidence_interval
 from evolution.noise import NoiseTable
+from evolution.playback import playing
 from evolution.settings import available_cores
 from evolution.simulator import EpisodeError
 from evolution.workplace import open_private_workplace

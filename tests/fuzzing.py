@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as some
 
-from evolution.messages import Rows
+from evolution.exchange.messages import Rows
 
 Strategy = some.SearchStrategy[Any]
 KEY = bytes(range(32))

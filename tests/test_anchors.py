@@ -13,11 +13,12 @@ from cluster.clients import HeadClient, WorkerClient
 from cluster.keys import Keys, flush
 from cluster.tickets import cut
 from cluster.wire import pack
-from evolution import lookout, redis_evaluator
+from evolution import redis_evaluator
 from evolution.anchors import Anchors
 from evolution.decoder import SPACING, Decoder, Genome, Names, anchor_length, root_name
 from evolution.evaluation import LocalEvaluator, Part
-from evolution.messages import Rows, task_fields, task_parts
+from evolution.exchange import lookout
+from evolution.exchange.messages import Rows, task_fields, task_parts
 from evolution.noise import NoiseTable
 from evolution.population import Lineages
 from evolution.problem import choose_problem

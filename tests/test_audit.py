@@ -8,10 +8,11 @@ from conftest import Crew
 from test_evaluators import PROBLEMS, Stage, check
 
 from cluster.keys import Keys, workers_alive
-from evolution import evaluation, lookout, redis_evaluator
-from evolution.audit import Audit, Said, said_of_each
+from evolution import evaluation, redis_evaluator
 from evolution.evaluation import LocalEvaluator, Part, PieceRunner
-from evolution.messages import Rows
+from evolution.exchange import lookout
+from evolution.exchange.audit import Audit, Said, said_of_each
+from evolution.exchange.messages import Rows
 from evolution.noise import NoiseTable
 
 

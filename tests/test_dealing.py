@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evolution import dealing
-from evolution.answers import Layout, PartShape
-from evolution.batches import Batch
-from evolution.dealing import Dealer, Lot
-from evolution.gathering import Gathering
-from evolution.lookout import MOST_LOSSES, WorkerFailure
+from evolution.exchange import dealing
+from evolution.exchange.answers import Layout, PartShape
+from evolution.exchange.batches import Batch
+from evolution.exchange.dealing import Dealer, Lot
+from evolution.exchange.gathering import Gathering
+from evolution.exchange.lookout import MOST_LOSSES, WorkerFailure
 
 
 def a_task(pieces: int, number: int = 0) -> Gathering:

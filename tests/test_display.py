@@ -16,8 +16,8 @@ from pymongo.database import Database
 from stored import CARTPOLE, Script, run_stored, without_display
 
 from env.render import cli
-from evolution.show import has_display
-from evolution.subject import subject_of_run
+from evolution.playback.show import has_display
+from evolution.playback.subject import subject_of_run
 from utils.display import missing_display
 
 GONE = ":4242"

@@ -21,12 +21,13 @@ from cluster.keys import Keys, head_status
 from cluster.redis_server import connect
 from cluster.wire import pack
 from env import envpool_engine
-from evolution import lookout, redis_evaluator
 from evolution import noise as noise_module
 from evolution import problem as problem_module
+from evolution import redis_evaluator
 from evolution.evaluation import Evaluations, LocalEvaluator, Part, PieceRunner
-from evolution.lookout import WorkerFailure
-from evolution.messages import Rows
+from evolution.exchange import lookout
+from evolution.exchange.lookout import WorkerFailure
+from evolution.exchange.messages import Rows
 from evolution.noise import NoiseTable
 from evolution.problem import Problem, choose_problem
 from evolution.redis_evaluator import RedisEvaluator

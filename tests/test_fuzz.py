@@ -39,10 +39,10 @@ from cluster.redis_server import connect
 from cluster.tickets import MOST_PIECES, Ticket, parse_ticket
 from cluster.wire import MessageError, pack, unpack
 from evolution import worker as worker_module
-from evolution.batches import read_sound
 from evolution.evaluation import LocalEvaluator, Part
-from evolution.gathering import Gathering
-from evolution.messages import Failure, run_spec, task_fields, task_parts
+from evolution.exchange.batches import read_sound
+from evolution.exchange.gathering import Gathering
+from evolution.exchange.messages import Failure, run_spec, task_fields, task_parts
 from evolution.noise import NoiseTable
 from evolution.problem import Problem, choose_problem
 from evolution.redis_evaluator import RedisEvaluator

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cluster.wire import MessageError
-from evolution.messages import Rows, task_fields, task_parts
+from evolution.exchange.messages import Rows, task_fields, task_parts
 from evolution.noise import NoiseTable
 
 ROWS: dict[str, Any] = {

@@ -13,8 +13,8 @@ from cluster.keys import Keys
 from cluster.redis_server import connect
 from es.openai_es import OpenAIES
 from evolution.evaluation import Evaluator, LocalEvaluator, Part, PieceRunner
+from evolution.exchange.messages import Rows
 from evolution.loop import STOP_WINDOW, Generation, History, evolve
-from evolution.messages import Rows
 from evolution.noise import NoiseTable
 from evolution.population import Mirrored
 from evolution.problem import choose_problem

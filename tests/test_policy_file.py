@@ -19,8 +19,8 @@ from pymongo.database import Database
 from stored import CARTPOLE, LANDER, SPHERE, Script, run_stored, without_display
 
 from env.render import cli
-from evolution.policy_file import PolicyFile
-from evolution.subject import subject_of_file, subject_of_run
+from evolution.playback.policy_file import PolicyFile
+from evolution.playback.subject import subject_of_file, subject_of_run
 from store.reader import RunReader, read_policy
 from store.recorder import theta_sha256
 

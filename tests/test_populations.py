@@ -8,7 +8,7 @@ import pytest
 from cluster.wire import pack, unpack
 from evolution.decoder import Decoder
 from evolution.evaluation import Part
-from evolution.messages import task_fields, task_parts
+from evolution.exchange.messages import task_fields, task_parts
 from evolution.noise import NoiseTable
 from evolution.population import (
     KINDS,

@@ -23,7 +23,7 @@ from test_evaluators import PROBLEMS, MakeTask, check, linear
 from cluster.redis_server import ServerError
 from evolution import ray_cluster
 from evolution.evaluation import Evaluations, LocalEvaluator, Part
-from evolution.lookout import WorkerFailure
+from evolution.exchange.lookout import WorkerFailure
 from evolution.noise import NoiseTable
 from evolution.problem import Problem
 from evolution.ray_cluster import check_ray, open_cluster

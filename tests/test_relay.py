@@ -17,8 +17,9 @@ from cluster.keys import Keys, flush, workers_alive
 from cluster.redis_server import Server, connect, start_server
 from cluster.relay import Relay
 from cluster.tickets import cut
-from evolution import lookout, redis_evaluator
+from evolution import redis_evaluator
 from evolution.evaluation import Part
+from evolution.exchange import lookout
 from evolution.noise import NoiseTable
 
 KEYS = Keys()

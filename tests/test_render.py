@@ -23,9 +23,9 @@ import evolution.session
 from env.render import cli
 from es.experiment import ex
 from evolution.loop import evolve
+from evolution.playback.replay import fresh_seeds, play_episodes
+from evolution.playback.show import PICTURES, Stage
 from evolution.problem import problem_of
-from evolution.replay import fresh_seeds, play_episodes
-from evolution.show import PICTURES, Stage
 from store.reader import RunReader, read_policy
 from utils import progress
 

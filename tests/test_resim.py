@@ -11,7 +11,7 @@ from stored import Script, run_stored, without_display
 
 from evolution.decoder import Decoder
 from evolution.noise import NoiseTable
-from evolution.replay import play_episodes
+from evolution.playback.replay import play_episodes
 from ga.config import tensor_shapes
 from ga.experiment import ex
 from ga.resim import cli

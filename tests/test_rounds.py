@@ -13,10 +13,11 @@ from conftest import Crew
 from test_deep_ga import SETTINGS, evaluated, play, shapes_of, start
 from test_evaluators import Stage
 
-from evolution import lookout, redis_evaluator
-from evolution.answers import Answer
+from evolution import redis_evaluator
 from evolution.decoder import Genome
 from evolution.evaluation import Evaluations, LocalEvaluator, PieceRunner
+from evolution.exchange import lookout
+from evolution.exchange.answers import Answer
 from evolution.loop import History, evolve
 from evolution.noise import NoiseTable
 from evolution.population import Lineages, Population

@@ -10,9 +10,9 @@ from conftest import Crew
 from cluster.merging import merge, merged, split
 from cluster.redis_server import connect
 from cluster.wire import MessageError, pack, unpack
-from evolution.batches import read_sound
 from evolution.evaluation import Part
-from evolution.messages import Rows
+from evolution.exchange.batches import read_sound
+from evolution.exchange.messages import Rows
 from evolution.noise import NoiseTable
 from evolution.population import Mirrored
 from evolution.problem import choose_problem

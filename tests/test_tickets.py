@@ -11,7 +11,7 @@ from cluster.keys import Keys
 from cluster.redis_server import Server, connect
 from cluster.tickets import Ticket, cut, parse_ticket
 from evolution.evaluation import Part
-from evolution.messages import Rows
+from evolution.exchange.messages import Rows
 from evolution.noise import NoiseTable
 from evolution.problem import choose_problem
 from evolution.redis_evaluator import RedisEvaluator

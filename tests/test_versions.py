@@ -19,9 +19,10 @@ from cluster.redis_server import Server, connect, start_server
 from cluster.relay import Relay
 from cluster.wire import VersionError
 from env import envpool_engine
-from evolution import lookout, redis_evaluator
 from evolution import problem as problem_module
+from evolution import redis_evaluator
 from evolution.evaluation import Part
+from evolution.exchange import lookout
 from evolution.noise import NoiseTable
 from evolution.problem import Problem, ProblemError
 

@@ -16,7 +16,7 @@ from mangler import Mangler
 from processes import Child, DataServer
 from world import KEYS, ROWS, World, ledger
 
-PATIENCE = 10.0  # of the head, see evolution.lookout
+PATIENCE = 10.0  # of the head, see evolution.exchange.lookout
 SLACK = 25.0  # seconds beyond it, on a machine that others use too
 END_SECONDS = 15.0  # for all to leave when they are told to
 PUMP_SECONDS = 0.004

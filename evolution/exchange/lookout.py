@@ -11,7 +11,7 @@ import redis
 from cluster.clients import HeadClient
 from cluster.keys import workers_alive
 from cluster.tickets import cut
-from evolution.gathering import Gathering
+from evolution.exchange.gathering import Gathering
 
 log = logging.getLogger(__name__)
 

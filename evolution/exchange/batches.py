@@ -20,7 +20,7 @@ _DURATIONS = ("seconds", "waited", "cpu_seconds")
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Answers to one task, one behind the other; see `evolution.messages.Rows`."""
+    """Answers to one task, one behind the other; see `evolution.exchange.messages.Rows`."""
 
     workers: Sequence[str]  # who sent each
     counts: np.ndarray  # int64[answers], pieces in each

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evolution.policy_file import CONFIG_KEYS, INFO_KEYS, PolicyFile, PolicyFileError
+from evolution.playback.policy_file import CONFIG_KEYS, INFO_KEYS, PolicyFile, PolicyFileError
 from evolution.problem import Problem, problem_of
 from evolution.seeding import Seeding
 from store.reader import ReadError, RunReader, SavedPolicy

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from evolution.loop import confidence_interval
+from evolution.playback.replay import fresh_seeds, play_parts
+from evolution.playback.show import PICTURES, WINDOW, Stage, draw_without_display, no_window
 from evolution.problem import Problem
-from evolution.replay import fresh_seeds, play_parts
-from evolution.show import PICTURES, WINDOW, Stage, draw_without_display, no_window
 from utils.film import Film
 from utils.program import interrupted_between_steps
 from utils.progress import Progress

@@ -12,8 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evolution.gathering import Gathering
-from evolution.lookout import COPY_FACTOR, COPY_SECONDS, MOST_LOSSES, PATIENCE, WorkerFailure
+from evolution.exchange.gathering import Gathering
+from evolution.exchange.lookout import (
+    COPY_FACTOR,
+    COPY_SECONDS,
+    MOST_LOSSES,
+    PATIENCE,
+    WorkerFailure,
+)
 
 log = logging.getLogger(__name__)
 

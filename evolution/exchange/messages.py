@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from cluster.wire import MessageError
-from evolution.batches import MAX_SECONDS, Batch, check_pieces, joined
 from evolution.evaluation import Part
+from evolution.exchange.batches import MAX_SECONDS, Batch, check_pieces, joined
 from evolution.noise import NoiseTable
 from evolution.population import from_fields, to_fields
 from evolution.problem import Problem

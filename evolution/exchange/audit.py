@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evolution.batches import Batch
 from evolution.evaluation import Part, PieceRunner
-from evolution.messages import Rows
+from evolution.exchange.batches import Batch
+from evolution.exchange.messages import Rows
 
 log = logging.getLogger(__name__)
 
