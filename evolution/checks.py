@@ -8,7 +8,7 @@ from evolution.noise import check_room
 from evolution.playback.show import has_display
 from evolution.problem import Problem, problem_of
 from evolution.ray_cluster import check_ray
-from evolution.settings import RunSettings, number
+from evolution.settings import RunSettings, check_size, number
 from evolution.workplace import check_workplace
 from policy.base import Policy
 
@@ -37,6 +37,7 @@ def checked_run(
     policy = problem.make_policy()
     check_room(settings.noise_size, policy.num_params)
     check_algorithm(config, policy)
+    check_size(config["pop_size"], settings.num_episodes)
     check_workplace(settings.evaluator, settings.redis, settings.local, settings.group)
     if settings.evaluator == "ray":
         check_ray(settings.ray_address, settings.audit)

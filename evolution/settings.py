@@ -9,6 +9,8 @@ from typing import Any
 from evolution.noise import NoiseTable
 from evolution.seeding import Seeding
 
+MOST_EPISODES = 100_000_000  # at once: there would be no room for what is told of each
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -61,6 +63,9 @@ class RunSettings:
             ("noise_seed", 0),
         ):
             whole_number(name, values[name], least)
+        for name in ("num_episodes", "eval_episodes", "final_episodes"):
+            if values[name] > MOST_EPISODES:
+                raise ValueError(f"{name}={values[name]}: must be at most {MOST_EPISODES}")
         if values["env_seed"] is not None:
             whole_number("env_seed", values["env_seed"], -1)
         if values["num_workers"] is None:
@@ -113,6 +118,8 @@ def with_ray_names(config: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(config)
     if not isinstance(use_ray, bool | None):
         raise ValueError(f"use_ray={use_ray!r}: must be True, False or None")
+    if use_ray and evaluator == "local":
+        raise ValueError("use_ray=True contradicts evaluator='local': leave one of them out")
     if use_ray:
         found["evaluator"] = "ray"
     elif use_ray is False and evaluator == "ray":
@@ -126,6 +133,15 @@ def with_ray_names(config: Mapping[str, Any]) -> dict[str, Any]:
             )
         found["num_workers"] = count
     return found
+
+
+def check_size(pop_size: int, num_episodes: int) -> None:
+    """Refuse a generation for which there would be no room."""
+    if (episodes := pop_size * num_episodes) > MOST_EPISODES:
+        raise ValueError(
+            f"pop_size={pop_size}, num_episodes={num_episodes}: {episodes} episodes per generation,"
+            f" must be at most {MOST_EPISODES}"
+        )
 
 
 def whole_number(name: str, value: Any, least: int) -> None:

@@ -12,13 +12,18 @@ WORDS = 4  # of 32 bits, that seed what is drawn for a generation
 class Ledger:
     """Asks and tells in their order; each is of a whole generation."""
 
-    def __init__(self, generations: int, pop_size: int) -> None:
-        """An empty one, with room for so many generations."""
-        self._seeds = np.zeros((generations, WORDS), np.uint32)
-        self._fitness = np.zeros((generations, pop_size), np.float32)
-        self._asked_before = np.zeros(generations, np.int64)  # generations, at each tell
+    def __init__(self, pop_size: int) -> None:
+        """An empty one, for generations of so many candidates."""
+        self._pop_size = pop_size
+        self._seeds = list[np.ndarray]()
+        self._fitness = list[np.ndarray]()
+        self._asked_before = list[int]()  # generations, at each tell
         self._hash = hashlib.sha256()  # of all candidates
-        self.asked, self.told = 0, 0  # generations
+
+    @property
+    def asked(self) -> int:
+        """Generations."""
+        return len(self._seeds)
 
     @property
     def digest(self) -> str:
@@ -32,21 +37,20 @@ class Ledger:
             seed: uint32[WORDS].
             candidates: float32[pop_size, dim].
         """
-        self._seeds[self.asked] = seed
+        self._seeds.append(seed)
         self._hash.update(candidates.astype("<f4").tobytes())
-        self.asked += 1
 
     def tell(self, fitness: np.ndarray) -> None:
         """Write down a tell: float32[pop_size]."""
-        self._fitness[self.told], self._asked_before[self.told] = fitness, self.asked
-        self.told += 1
+        self._fitness.append(fitness.astype(np.float32))
+        self._asked_before.append(self.asked)
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint; what is written down never changes, so these may be views."""
+        """For a checkpoint."""
         return {
-            "seeds": self._seeds[: self.asked],
-            "fitness": self._fitness[: self.told],
-            "asked before": self._asked_before[: self.told],
+            "seeds": np.array(self._seeds, np.uint32).reshape(-1, WORDS),
+            "fitness": np.array(self._fitness, np.float32).reshape(-1, self._pop_size),
+            "asked before": np.array(self._asked_before, np.int64),
             "digest": self.digest,
         }
 

@@ -17,6 +17,8 @@ from nevergrad_es.tools import ToolError
 
 log = logging.getLogger(__name__)
 
+WIDE = 4000  # parameters, from which on the matrix of CMA is too slow for most
+
 
 class NevergradStrategy:
     """Asks an optimizer for every candidate, and tells it how each of them did, in their order.
@@ -64,17 +66,33 @@ class NevergradStrategy:
         self._first = theta.astype(np.float32)
         self._birth = _words(rng)
         self._begin()
-        if self._own_population % pop_size:
+        self._warn(len(theta))
+
+    def _warn(self, dim: int) -> None:
+        """Say what a user would hardly guess of CMA with these settings."""
+        own, budget = self._own_population, self._pop_size * self._generations
+        if own > budget:
+            log.warning(
+                "tool=%s learns from %d candidates at a time: a budget of %d teaches it nothing",
+                *(self._tool, own, budget),
+            )
+        elif own % self._pop_size:
             log.warning(
                 "tool=%s has a population of %d of its own: with pop_size=%d, which does not divide"
                 " it, some of what it is told is lost to it",
-                *(tool, self._own_population, pop_size),
+                *(self._tool, own, self._pop_size),
+            )
+        if self._whole_covariance and dim >= WIDE:
+            log.warning(
+                "tool=%s works with matrices of %d x %d, %.1f GB each, which take it seconds to"
+                " minutes per generation; DiagonalCMA does without",
+                *(self._tool, dim, dim, 8e-9 * dim**2),
             )
 
     def _begin(self) -> None:
         """As if nothing had been asked."""
         self._theta, self._draws = self._first, Draws(self._birth)
-        self._ledger = Ledger(self._generations, self._pop_size)
+        self._ledger = Ledger(self._pop_size)
         self._waiting = deque[list[Parameter]]()
         array = ng.p.Array(init=self._first.astype(np.float64)).set_mutation(sigma=self._sigma)
         array.random_state = np.random.RandomState(self._birth)
@@ -90,6 +108,7 @@ class NevergradStrategy:
         # pycma wants 4 + 3 ln(dim) at once, at least. If whole generations do not make that up, it
         # is told twice between two asks now and then: it refuses, and Nevergrad goes on.
         self._own_population = cma._popsize if cma else 0
+        self._whole_covariance = cma is not None and not cma._config.diagonal
 
     @property
     def theta(self) -> np.ndarray:

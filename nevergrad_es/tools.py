@@ -76,11 +76,11 @@ def find_tool(name: object) -> Tool:
     Raises:
         ToolError: there is none; names near matches.
     """
-    if name in tools():
-        return tools()[str(name)]
+    if isinstance(name, str) and name in tools():
+        return tools()[name]
     from nevergrad_es.registry import registry  # takes seconds: only to see if it is a newer one's
 
-    if name in registry:
-        return Tool(str(name), UNREPEATABLE, reason="of another Nevergrad than was tried")
+    if isinstance(name, str) and name in registry:
+        return Tool(name, UNREPEATABLE, reason="of another Nevergrad than was tried")
     hint = did_you_mean(str(name), {*tools(), *registry})
     raise ToolError(f"tool={name!r}: Nevergrad has no optimizer of that name.{hint} See list_tools")

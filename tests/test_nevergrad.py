@@ -13,7 +13,7 @@ from evolution.population import Dense
 from evolution.problem import choose_problem
 from evolution.seeding import Seeding
 from nevergrad_es.registry import registry
-from nevergrad_es.strategy import NevergradStrategy
+from nevergrad_es.strategy import WIDE, NevergradStrategy
 from nevergrad_es.tools import (
     LARGE,
     NOISY,
@@ -88,6 +88,10 @@ def test_a090_an_unknown_tool_is_refused_with_near_matches() -> None:
         find_tool("oneplusone")
     with pytest.raises(ToolError, match=r"^tool=7: Nevergrad has no optimizer of that name"):
         find_tool(7)
+    with pytest.raises(
+        ToolError, match=r"^tool=\['CMA'\]: Nevergrad has no optimizer of that name"
+    ):
+        find_tool(["CMA"])
 
 
 def test_a090_all_of_the_registry_were_tried() -> None:
@@ -254,6 +258,25 @@ def test_it_warns_if_cma_would_lose_what_it_is_told(
     said = f"tool={tool} has a population of 12 of its own: with pop_size={pop_size}, which"
     assert (said in caplog.text) == lost
     assert bool(caplog.text) == lost
+
+
+def test_it_warns_if_cma_would_learn_nothing_or_be_slow(caplog: pytest.LogCaptureFixture) -> None:
+    start("CMA", dim=18, pop_size=1, generations=12)
+    start("DiagonalCMA", dim=WIDE, pop_size=40)
+    start("CMA", dim=WIDE - 1, pop_size=40)
+    assert not caplog.text
+    start("CMA", dim=18, pop_size=1, generations=11)
+    assert "tool=CMA learns from 12 candidates at a time: a budget of 11 teaches it" in caplog.text
+    start("CMA", dim=WIDE, pop_size=40)
+    assert "tool=CMA works with matrices of 4000 x 4000, 0.1 GB each" in caplog.text
+
+
+def test_diagonal_cma_takes_many_parameters_and_many_asks_at_once() -> None:
+    """With earlier versions of its libraries that raised an error."""
+    strategy, rng = start("DiagonalCMA", dim=400, pop_size=24), np.random.default_rng(3)
+    means = [float(np.square(advance(strategy, rng).values).sum(1).mean()) for _ in range(8)]
+    assert strategy.evaluations == 192
+    assert means[-1] < means[0]
 
 
 @pytest.mark.parametrize("pop_size", [4, 12, 20])

@@ -67,6 +67,8 @@ def test_a003_those_are_all_named_configs() -> None:
         ({"tool": "SQP"}, r"tool=SQP cannot serve: it runs in a thread of its own"),
         ({"tool": 3}, r"tool=3: Nevergrad has no optimizer of that name"),
         ({"pop_size": 0}, r"pop_size=0: must be a whole number, 1 or more"),
+        ({"tool": ["CMA"]}, r"tool=\['CMA'\]: Nevergrad has no optimizer of that name"),
+        ({"pop_size": 10**12}, r"pop_size=1000000000000, num_episodes=2: .* must be at most 1000"),
         ({"sigma": 0}, r"sigma=0: must be above zero"),
         ({"noisy": "no"}, r"noisy='no': must be True or False"),
         ({"init": "zeros"}, r"init='zeros' is none of policy, zero. Did you mean 'zero'\?"),
@@ -88,11 +90,19 @@ def test_list_tools_shows_which_serve(capsys: pytest.CaptureFixture[str]) -> Non
     assert re.match(r"refused +it runs in a thread of its own", shown["SQP"])
 
 
-def test_init_zero_begins_there_and_load_from_where_a_run_was(store: Database) -> None:
+def test_init_zero_begins_there(store: Database) -> None:
     run_id = run_stored(store, "sphere", experiment=ex, seed=1, init="zero", **TINY)
     metrics = RunReader(store, run_id).metrics()
     assert metrics["norm"].values[0] == 0
     assert metrics["norm"].values[-1] > 0
+
+
+def test_load_from_begins_where_a_run_has_ended(tmp_path: Path) -> None:
+    first = run_here("sphere", experiment=ex, folder=tmp_path, seed=1, **TINY)
+    file = tmp_path / "1" / "Policy_ep_2.model"
+    second = run_here("sphere", experiment=ex, folder=tmp_path, seed=2, load_from=str(file), **TINY)
+    begun = second.info["policies"]["Policy_ep_0.model"]["theta sha256"]
+    assert begun == first.info["theta sha256"] != second.info["theta sha256"]
 
 
 # --- the same run again

@@ -250,11 +250,12 @@ def test_a091_use_ray_starts_a_private_ray_and_leaves_nothing() -> None:
         # Short, so that Ray's sockets fit in; and what tells the place's processes from others.
         place.env |= {"TMPDIR": str(place.folder), "PLACE": str(place.temporary)}
         config = {"noise_size": size, "noise_seed": seed, "num_generations": 2, "seed": 1}
-        names = [*setting(use_ray=True, num_processors=1, **config), "-F", str(place.runs)]
+        names = [*setting(use_ray=True, num_processors=2, **config), "-F", str(place.runs)]
         short = place.start("nevergrad_es/experiment.py", "with", "sphere", *names)
         alone = run_here("sphere", experiment=nevergrad, evaluator="local", **config)
         digest = alone.info["theta sha256"]
         assert f"theta sha256 {digest}" in short.succeed()
+        assert short.err.count("of the Ray cluster is ready") == 2
         assert not noise_file(size, seed).exists()
         assert not list(place.folder.glob("evo-ray-*"))
         wait_until(lambda: not HAS_PROC or not place.leftovers(), place)

@@ -107,6 +107,7 @@ def test_a091_use_ray_and_num_processors_say_where_and_how_many() -> None:
         ({"num_processors": 2}, "num_processors=2 contradicts num_workers=3"),
         ({"use_ray": "yes"}, "use_ray='yes': must be True, False or None"),
         ({"use_ray": False, "evaluator": "ray"}, "use_ray=False contradicts evaluator='ray'"),
+        ({"use_ray": True, "evaluator": "local"}, "use_ray=True contradicts evaluator='local'"),
     ],
 )
 def test_a091_what_contradicts_is_refused(said: dict[str, Any], told: str) -> None:

@@ -120,3 +120,13 @@ def test_a_node_that_is_lost_changes_nothing(cluster: Cluster) -> None:
     cluster.nodes[1].send(signal.SIGKILL)
     assert f"theta sha256 {expected}" in run.succeed()
     assert "is lost: asking again for" in run.err
+
+
+def test_the_token_is_nowhere_in_what_runs_leave(cluster: Cluster) -> None:
+    """Neither in what the runs of this file have said, nor in their records."""
+    token = cluster.env["RAY_AUTH_TOKEN"].encode()
+    said = [cluster.folder / f"{name}.{end}" for name in ("far", "run") for end in ("out", "err")]
+    kept = [file for name in ("far", "runs") for file in (cluster.folder / name).rglob("*")]
+    files = [file for file in (*said, *kept) if file.is_file()]
+    assert {"config.json", "run.json", "metrics.json"} <= {file.name for file in files}
+    assert not [file for file in files if token in file.read_bytes()]
