@@ -72,12 +72,13 @@ class Study:
 
 WHOLE = "stop_fitness=None"  # each run goes to its last generation
 LANDER = f"lander {WHOLE} num_generations=300"
+SHORT = f"lander {WHOLE} num_generations=100"
 WIDE = "lander_original pop_size=200 num_generations=150"
 PARTIAL = f"pendulum_partial {WHOLE}"
 FIVE, THIRTY = (f"{PARTIAL} num_generations=300 num_episodes={count}" for count in (5, 30))
 CENTRED = "shaping=centered_ranks lr_decay=0.997 num_generations=500"  # before log_ranks
-UNUSED = "31..35"  # when these settings were chosen
-ANT = "ant n_tsteps=1000000"
+UNUSED = "31..35"  # when log_ranks was chosen
+ANT = "ant n_tsteps=4000000"
 SIGMAS = ("sigma=0.1", "sigma=0.3", "sigma=1.0")
 STUDIES = {
     "lander": Study(
@@ -88,6 +89,7 @@ STUDIES = {
             Contender("ES, our settings", "es", LANDER),
             Contender("CMA, 1 episode", "nevergrad_es", f"{LANDER} num_episodes=1", "0"),
             Contender("CMA, 5 episodes", "nevergrad_es", LANDER, "265 by 55"),
+            Contender("CMA, 5, 100 generations", "nevergrad_es", SHORT, "265 by 55"),
             Contender(
                 "Nevergrad's ES, 1", "nevergrad_es", f"{LANDER} tool=ES num_episodes=1", "60"
             ),
@@ -116,8 +118,8 @@ STUDIES = {
     ),
     "ant": Study(
         (
-            Contender("ES", "es", ANT, "480 with 5 episodes"),
-            Contender("DiagonalCMA", "nevergrad_es", f"{ANT} num_episodes=1", "560 (CMA)"),
+            Contender("ES", "es", ANT, "900 by 980"),
+            Contender("DiagonalCMA", "nevergrad_es", f"{ANT} num_episodes=1", "560, CMA"),
             Contender("Nevergrad's ES", "nevergrad_es", f"{ANT} num_episodes=1 tool=ES", "330"),
         ),
         seeds="1..3",

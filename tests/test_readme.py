@@ -14,6 +14,7 @@ from commands import EXPERIMENT, HEAD, ROOT, WORKER, Place
 from stores import end_server
 
 from es.experiment import ex
+from nevergrad_es.experiment import ex as nevergrad
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(
@@ -152,6 +153,9 @@ def test_every_named_config_is_listed() -> None:
     section = README.partition("## Named configs")[2].partition("\n## ")[0]
     listed = set(re.findall(r"`(\w+)`", "\n".join(_first_cells(section))))
     assert listed == set(ex.named_configs)
+    section = README.partition("## Any optimizer of Nevergrad")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"`(\w+)`", "\n".join(_first_cells(section))))
+    assert listed == set(nevergrad.named_configs)
 
 
 def _first_cells(section: str) -> list[str]:
