@@ -27,7 +27,7 @@ from cluster.redis_server import connect
 from cluster.relay import SAY_SECONDS, gather_seconds
 from cluster.tickets import Ticket, cut, parse_ticket
 from cluster.wire import pack
-from evolution.exchange.answers import Layout
+from evolution.answers import Layout
 from evolution.exchange.messages import Rows, task_parts
 
 FORK = multiprocessing.get_context("fork")

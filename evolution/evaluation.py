@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from evolution.answers import HERE, Answer, Layout, PartShape
 from evolution.decoder import Decoder
-from evolution.exchange.answers import HERE, Answer, Layout, PartShape
 from evolution.noise import NoiseTable, check_room
 from evolution.population import Lineages, Population
 from evolution.problem import Problem

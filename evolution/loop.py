@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from evolution.answers import HERE, Answer
 from evolution.evaluation import Evaluations, Evaluator, Part
-from evolution.exchange.answers import HERE, Answer
 from evolution.limits import Limits
 from evolution.population import Lineages, Population, Repeated, from_fields, to_fields
 from evolution.rounds import Rounds, training_parts

@@ -21,8 +21,8 @@ from ray.exceptions import RayActorError, RayError, RaySystemError
 
 from cluster.redis_server import ServerError
 from evolution.anchors import Anchors, Supplies
+from evolution.answers import Answer, Layout
 from evolution.evaluation import Evaluations, Part
-from evolution.exchange.answers import Answer, Layout
 from evolution.exchange.batches import MAX_SECONDS, read_sound
 from evolution.exchange.dealing import Dealer, Lot
 from evolution.exchange.gathering import Counts, Gathering

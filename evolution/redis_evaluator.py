@@ -17,8 +17,8 @@ from cluster.merging import split
 from cluster.tickets import cut
 from cluster.wire import MessageError
 from evolution.anchors import Anchors
+from evolution.answers import Answer, Layout
 from evolution.evaluation import Evaluations, Part, PieceRunner
-from evolution.exchange.answers import Answer, Layout
 from evolution.exchange.audit import Audit, said_of_each
 from evolution.exchange.batches import MAX_SECONDS, Batch, of_one_task, read_sound
 from evolution.exchange.gathering import Counts, Gathering

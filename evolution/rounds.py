@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from evolution.answers import Answer
 from evolution.evaluation import Evaluations, Evaluator, Part, joined
-from evolution.exchange.answers import Answer
 from evolution.population import Population
 from evolution.seeding import Seeding
 from evolution.strategy import AsksAgain, Strategy

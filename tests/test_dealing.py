@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from evolution.answers import Layout, PartShape
 from evolution.exchange import dealing
-from evolution.exchange.answers import Layout, PartShape
 from evolution.exchange.batches import Batch
 from evolution.exchange.dealing import Dealer, Lot
 from evolution.exchange.gathering import Gathering

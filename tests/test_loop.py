@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from es.openai_es import OpenAIES
+from evolution.answers import Answer
 from evolution.evaluation import Evaluations, Evaluator, LocalEvaluator, Part, split
-from evolution.exchange.answers import Answer
 from evolution.loop import STOP_WINDOW, Generation, History, assess, confidence_interval, evolve
 from evolution.noise import NoiseTable
 from evolution.population import Mirrored, Repeated

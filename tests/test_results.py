@@ -21,8 +21,8 @@ from test_resume import Runs, digest, runs  # noqa: F401 (a fixture)
 from cluster.clients import Keys, WorkerClient
 from cluster.redis_server import Server, connect
 from es.openai_es import OpenAIES
+from evolution.answers import Answer, Layout, PartShape
 from evolution.evaluation import Evaluator, LocalEvaluator, Part, PieceRunner
-from evolution.exchange.answers import Answer, Layout, PartShape
 from evolution.exchange.messages import Rows
 from evolution.loop import Generation, History, evolve
 from evolution.noise import NoiseTable

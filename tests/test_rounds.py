@@ -14,10 +14,10 @@ from test_deep_ga import SETTINGS, evaluated, play, shapes_of, start
 from test_evaluators import Stage
 
 from evolution import redis_evaluator
+from evolution.answers import Answer
 from evolution.decoder import Genome
 from evolution.evaluation import Evaluations, LocalEvaluator, PieceRunner
 from evolution.exchange import lookout
-from evolution.exchange.answers import Answer
 from evolution.loop import History, evolve
 from evolution.noise import NoiseTable
 from evolution.population import Lineages, Population

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evolution.answers import Answer, Layout
 from evolution.evaluation import Evaluations, Part, split
-from evolution.exchange.answers import Answer, Layout
 from evolution.exchange.audit import Said
 from evolution.exchange.batches import Batch
 
