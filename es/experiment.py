@@ -57,7 +57,7 @@ def lander():
 
 @ex.named_config
 def lander_original():
-    """Lunar lander, distributed_es's settings: noisy, 167 to 252 in 60 to 116 core-seconds."""
+    """Lunar lander, distributed_es's settings: noisy, 120 to 252 in 44 to 116 core-seconds."""
     env_name = "LunarLanderContinuous-v3"
     hidden_sizes = []
     output_activation = "none"
