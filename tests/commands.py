@@ -23,6 +23,7 @@ from es.experiment import ex
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT, HEAD, WORKER = (f"es/{name}.py" for name in ("experiment", "head", "worker"))
+NEVERGRAD = "nevergrad_es/experiment.py"
 DEADLINE = 180.0  # seconds; a machine that is not busy needs a twentieth of it
 GRACE = 10.0  # seconds for what is left at the end of a test
 HAS_PROC = Path("/proc/self/environ").exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import Place, complaint, record, run_here, setting, wait_until
+from commands import NEVERGRAD, Place, complaint, record, run_here, setting, wait_until
 from conftest import Crew
 from pymongo.database import Database
 from stored import Script, run_stored
@@ -29,7 +29,6 @@ from store.experiment import ConfigError
 from store.reader import RunReader
 from store.recorder import theta_sha256
 
-NEVERGRAD = "nevergrad_es/experiment.py"
 NAMED = {  # and how many parameters their policies have
     **{"lander": 18, "ant": 11_464, "pendulum": 4481, "pendulum_lstm": 206},
     **{"pendulum_partial": 1361, "sphere": 20},

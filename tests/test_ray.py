@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from algorithms import EXPERIMENTS, found, found_alone
-from commands import EXPERIMENT, HAS_PROC, Place, noise_file, run_here, setting, wait_until
+from commands import (
+    EXPERIMENT,
+    HAS_PROC,
+    NEVERGRAD,
+    Place,
+    noise_file,
+    run_here,
+    setting,
+    wait_until,
+)
 from test_anchors import random_genome, task_of
 from test_evaluators import PROBLEMS, MakeTask, check, linear
 
@@ -245,22 +254,22 @@ def test_a015_workers_that_disagree_refuse_the_run(
 def test_a091_use_ray_starts_a_private_ray_and_leaves_nothing() -> None:
     """Two runs: one ends by itself, the other's head is killed."""
     size, seed = 50_000, os.getpid()
-    words = [*("evaluator=ray", "num_workers=1", f"noise_size={size}", f"noise_seed={seed}")]
+    words = [*("use_ray=True", "num_processors=2", f"noise_size={size}", f"noise_seed={seed}")]
     with Place() as place:
         # Short, so that Ray's sockets fit in; and what tells the place's processes from others.
         place.env |= {"TMPDIR": str(place.folder), "PLACE": str(place.temporary)}
         config = {"noise_size": size, "noise_seed": seed, "num_generations": 2, "seed": 1}
-        names = [*setting(use_ray=True, num_processors=2, **config), "-F", str(place.runs)]
-        short = place.start("nevergrad_es/experiment.py", "with", "sphere", *names)
+        names = [*setting(use_ray=True, num_processors=1, **config), "-F", str(place.runs)]
+        short = place.start(NEVERGRAD, "with", "sphere", *names)
         alone = run_here("sphere", experiment=nevergrad, evaluator="local", **config)
         digest = alone.info["theta sha256"]
         assert f"theta sha256 {digest}" in short.succeed()
-        assert short.err.count("of the Ray cluster is ready") == 2
         assert not noise_file(size, seed).exists()
         assert not list(place.folder.glob("evo-ray-*"))
         wait_until(lambda: not HAS_PROC or not place.leftovers(), place)
-        endless = place.start(EXPERIMENT, "with", "sphere", *words, "num_generations=10000000")
+        endless = place.start(NEVERGRAD, "with", "sphere", *words, "num_generations=10000000")
         endless.says("generation 1/")
+        wait_until(lambda: endless.err.count("of the Ray cluster is ready") == 2, endless)
         (folder,) = place.folder.glob("evo-ray-*")
         assert folder.stat().st_mode & 0o077 == 0
         assert listens_elsewhere(place) == []
