@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from algorithms import EXPERIMENTS, found, found_alone
 from commands import (
-    EXPERIMENT,
     HAS_PROC,
     NEVERGRAD,
     Place,
