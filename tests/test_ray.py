@@ -253,7 +253,7 @@ def test_a015_workers_that_disagree_refuse_the_run(
 def test_a091_use_ray_starts_a_private_ray_and_leaves_nothing() -> None:
     """Two runs: one ends by itself, the other's head is killed."""
     size, seed = 50_000, os.getpid()
-    words = [*("use_ray=True", "num_processors=2", f"noise_size={size}", f"noise_seed={seed}")]
+    words = ["num_processors=2", f"noise_size={size}", f"noise_seed={seed}"]
     with Place() as place:
         # Short, so that Ray's sockets fit in; and what tells the place's processes from others.
         place.env |= {"TMPDIR": str(place.folder), "PLACE": str(place.temporary)}
@@ -266,7 +266,8 @@ def test_a091_use_ray_starts_a_private_ray_and_leaves_nothing() -> None:
         assert not noise_file(size, seed).exists()
         assert not list(place.folder.glob("evo-ray-*"))
         wait_until(lambda: not HAS_PROC or not place.leftovers(), place)
-        endless = place.start(NEVERGRAD, "with", "sphere", *words, "num_generations=10000000")
+        words += ["use_ray=True", "num_generations=10000000", "-F", str(place.runs)]
+        endless = place.start(NEVERGRAD, "with", "sphere", *words)
         endless.says("generation 1/")
         wait_until(lambda: endless.err.count("of the Ray cluster is ready") == 2, endless)
         (folder,) = place.folder.glob("evo-ray-*")
