@@ -78,7 +78,9 @@ PARTIAL = f"pendulum_partial {WHOLE}"
 FIVE, THIRTY = (f"{PARTIAL} num_generations=300 num_episodes={count}" for count in (5, 30))
 CENTRED = "shaping=centered_ranks lr_decay=0.997 num_generations=500"  # before log_ranks
 UNUSED = "31..35"  # when log_ranks was chosen
-ANT = "ant n_tsteps=4000000"
+ANT = "ant n_tsteps=2000000"
+ONE = f"{ANT} num_episodes=1"
+NARROW = ("sigma=0.02", "sigma=0.05")  # with 0.1 the ant falls
 SIGMAS = ("sigma=0.1", "sigma=0.3", "sigma=1.0")
 STUDIES = {
     "lander": Study(
@@ -118,11 +120,19 @@ STUDIES = {
     ),
     "ant": Study(
         (
-            Contender("ES", "es", ANT, "900 by 980"),
-            Contender("DiagonalCMA", "nevergrad_es", f"{ANT} num_episodes=1", "560, CMA"),
-            Contender("Nevergrad's ES", "nevergrad_es", f"{ANT} num_episodes=1 tool=ES", "330"),
+            Contender(
+                "ES, their settings",
+                "es",
+                "ant_original n_tsteps=4000000",
+                "900 by 980",
+                seeds="1..2",
+            ),
+            Contender("ES, our settings", "es", ANT),
+            Contender("DiagonalCMA", "nevergrad_es", ONE, "560, CMA", NARROW),
+            Contender("Nevergrad's ES", "nevergrad_es", f"{ONE} tool=ES", "330", NARROW),
         ),
-        seeds="1..3",
+        short="n_tsteps=500000",
+        seeds="1..4",
     ),
 }
 SEARCH_SEEDS = "101,102"

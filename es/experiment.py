@@ -71,11 +71,28 @@ def lander_original():
 
 @ex.named_config
 def ant():
-    """MuJoCo's ant, 64-64 tanh, 11-level output, 500 steps: hours; not run to its end by us."""
+    """MuJoCo's ant, 64-64 tanh, 11 levels: 617 to 751 after 2 million steps, 9 core-minutes."""
     env_name = "Ant-v5"
     hidden_sizes = [64, 64]
     hidden_activation = "tanh"
     output_activation = "discrete"
+    pop_size = 100
+    num_episodes = 1
+    lr = 0.01
+    sigma = 0.02  # with 0.1 most candidates fall, and nothing is learnt in 4 million steps
+    shaping = "log_ranks"
+    num_generations = 1000
+    max_ep_length = 500
+
+
+@ex.named_config
+def ant_original():
+    """The ant with distributed_es's settings, with which most candidates fall."""
+    env_name = "Ant-v5"
+    hidden_sizes = [64, 64]
+    hidden_activation = "tanh"
+    output_activation = "discrete"
+    action_scaling = "none"
     pop_size = 100
     num_episodes = 1
     lr = 0.01

@@ -20,6 +20,7 @@ NAMED = {  # and how many parameters their policies have
     "lander": 18,
     "lander_original": 18,
     "ant": 6536 + 77 * 64,  # of today's ant, whose observation has 105 entries instead of 28
+    "ant_original": 11_464,
     "pendulum": 4481,
     "pendulum_lstm": 1361,
     "pendulum_lstm_original": 1361,
