@@ -293,7 +293,10 @@ class RedisEvaluator:
         used = task.fill(batch, np.array(numbers))
         if audit is not None and task in self._tasks:
             self._check(audit, task, worker, batch, used)
-            used |= task.fill(batch, np.array(numbers))  # what a liar had said before
+            if worker in audit.liars:  # found out by this very answer, and forgotten
+                used[:] = False
+            else:
+                used |= task.fill(batch, np.array(numbers))  # what a liar had said before
         age = (self._tasks[0].number if self._tasks else self._number) - task.number
         self._counts.add(task, batch, used, age)
         return bool(used.any()) and age == 0

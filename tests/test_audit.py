@@ -7,6 +7,7 @@ import pytest
 from conftest import Crew
 from test_evaluators import PROBLEMS, Stage, check
 
+from cluster.clients import WorkerClient
 from cluster.keys import Keys, workers_alive
 from evolution import evaluation, redis_evaluator
 from evolution.evaluation import LocalEvaluator, Part, PieceRunner
@@ -61,6 +62,29 @@ def test_one_of_four_workers_lies_and_nothing_changes(
         able = {each["name"] for each in workers_alive(stage.db, Keys()) if each["workers"]}
         assert able == {"worker-0", "worker-1", "worker-2"}
         check(evaluator.evaluate(task), right)
+
+
+def test_what_a_liar_says_beside_the_lie_that_finds_it_out_is_forgotten(stage: Stage) -> None:
+    """Asked to check a piece, it lies of that, and in the same answer of a new one."""
+    sphere = PROBLEMS["sphere"]()
+    task, right = stage.reference(sphere)
+    runner = PieceRunner(sphere, stage.noise)
+
+    def answer(worker: str, *pieces: int, lie: float = 0.0) -> None:
+        client = WorkerClient(stage.db, worker, Keys())
+        assert client.run_spec("run")
+        fitness, steps = runner.evaluate(task, pieces)
+        said = fitness + np.float32(lie), steps.astype(np.int32)
+        rows = Rows(np.array(pieces, np.int32), *said, 0.5, 0.125)
+        client.push("run", {"task": 0, **rows.to_fields()})
+
+    with stage.head(sphere, audit=0.1) as evaluator:
+        answer("honest", 0)
+        answer("liar", 0, 1, lie=1.0)
+        answer("other", *range(12))
+        answer("honest", *range(12))
+        check(evaluator.evaluate(task), right)
+    runner.close()
 
 
 def test_all_are_honest_and_a_share_is_done_twice(stage: Stage) -> None:
