@@ -80,7 +80,7 @@ CENTRED = "shaping=centered_ranks lr_decay=0.997 num_generations=500"  # before 
 UNUSED = "31..35"  # when log_ranks was chosen
 ANT = "ant n_tsteps=2000000"
 ONE = f"{ANT} num_episodes=1"
-NARROW = ("sigma=0.02", "sigma=0.05")  # with 0.1 the ant falls
+NARROW = ("sigma=0.02", "sigma=0.05")  # with 0.1 the ant thrashes
 SIGMAS = ("sigma=0.1", "sigma=0.3", "sigma=1.0")
 STUDIES = {
     "lander": Study(

@@ -79,7 +79,7 @@ def ant():
     pop_size = 100
     num_episodes = 1
     lr = 0.01
-    sigma = 0.02  # with 0.1 most candidates fall, and nothing is learnt in 4 million steps
+    sigma = 0.02  # with 0.1 candidates thrash: nothing is learnt in 4 million steps
     shaping = "log_ranks"
     num_generations = 1000
     max_ep_length = 500
@@ -87,7 +87,7 @@ def ant():
 
 @ex.named_config
 def ant_original():
-    """The ant with distributed_es's settings, with which most candidates fall."""
+    """The ant with distributed_es's settings: nothing is learnt in 4 million steps."""
     env_name = "Ant-v5"
     hidden_sizes = [64, 64]
     hidden_activation = "tanh"

@@ -64,7 +64,7 @@ def ant():
     num_episodes = 5
     num_generations = 1000
     max_ep_length = 500
-    sigma = 0.02  # with 0.1 most candidates fall
+    sigma = 0.02  # with 0.1 candidates thrash
 
 
 @ex.named_config

@@ -96,6 +96,8 @@ NUMBERS = [
     ("num_episodes=0", "num_episodes=0", "1 or more"),
     ("eval_episodes=0", "eval_episodes=0", "1 or more"),
     ("final_episodes=1", "final_episodes=1", "2 or more"),
+    ("final_episodes=1000000000000", "final_episodes=1000000000000", "at most 100000000"),
+    ("pop_size=1000000000000", "pop_size=1000000000000", "at most 100000000"),
     ("num_serializations=0", "num_serializations=0", "1 or more"),
     ("num_workers=0", "num_workers=0", "1 or more"),
     ("max_ep_length=0", "max_ep_length=0", "1 or more"),

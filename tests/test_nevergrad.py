@@ -139,6 +139,12 @@ def test_a092_any_size_of_population_is_asked_and_told_to_the_last() -> None:
         strategy.ask(rng)
 
 
+def test_generations_to_come_take_no_room() -> None:
+    strategy, rng = start("DE", generations=10**12), np.random.default_rng(0)
+    advance(strategy, rng)
+    assert strategy.state()["fitness"].shape == (1, 5)
+
+
 class Listening:
     """An optimizer that writes down what it is told of."""
 
